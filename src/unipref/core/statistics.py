@@ -1,0 +1,259 @@
+"""Statistics of evaluation: weighted means with intervals that respect which rows belong together.
+
+Every number here is a ratio of sums, sum(weight * value) / sum(weight), so it does not depend on batch size, on row
+order, or on whether weight 2 stands for a row that occurs twice. Rows of one conversation are not independent: the
+bootstrap draws whole clusters.
+
+Source: Efron 1979 (bootstrap); Hesterberg 2014, arXiv:1411.5279 §5.3.2 (expanded percentiles for small samples).
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from unipref.core.errors import ShapeError
+
+__all__ = ["Interval", "agreements", "effective_sample_size", "mean", "mean_difference", "wins"]
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its confidence interval.
+
+    Attributes:
+        value: the estimate; NaN where no row counts.
+        low, high: the interval; NaN where the data cannot say (one cluster, or no spread and no bounds).
+        n: rows that count (a value that is not NaN and a weight above 0).
+        clusters: clusters among them; what the interval's width depends on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    clusters: int
+
+    def as_list(self) -> list[float | None]:
+        """[value, low, high] with None for NaN, as in `summary.json`."""
+        return [None if math.isnan(x) else x for x in (self.value, self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Per cluster: sum of weight * value and sum of weight, in sorted order of the cluster names."""
+
+    names: np.ndarray
+    numerators: np.ndarray
+    denominators: np.ndarray
+    n: int
+
+
+def mean(
+    values: Sequence[float],
+    *,
+    weights: Sequence[float] | None = None,
+    clusters: Sequence[Hashable] | None = None,
+    bounds: tuple[float, float] | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    expand: bool = True,
+) -> Interval:
+    """Weighted mean with a percentile bootstrap interval over clusters.
+
+    Args:
+        values: NaN (or None) is missing: the row is left out, never counted as zero.
+        weights: example weights, at least 0; 1 where not given.
+        clusters: which rows belong together; every row alone where not given.
+        bounds: the least and greatest value a row can have, (0, 1) for shares. Where the data show no spread, a
+            bootstrap claims certainty; with bounds the interval says what n equal clusters do prove (at most a share
+            1 - (1 - confidence)^(1/n) of all clusters differs), without bounds it is NaN.
+        expand: widen the percentiles to those of Student's t with clusters - 1 degrees of freedom; the plain
+            percentile interval is too narrow for few clusters. False gives the plain one.
+
+    Raises:
+        ShapeError: the arguments differ in length.
+        ValueError: a weight is negative or not finite, or a value is infinite.
+
+    Example:
+        >>> mean([1.0, 0.0, 1.0, float("nan")], weights=[2, 1, 1, 5]).value
+        0.75
+    """
+    sums = _cluster_sums(values, weights, clusters)
+    drawn = _ratio(*_resampled(sums.numerators, sums.denominators, resamples=resamples, seed=seed))
+    value = float(_ratio(np.array(_sum(sums.numerators)), np.array(_sum(sums.denominators))))
+    low, high = _interval(value, drawn, len(sums.names), bounds, confidence, expand)
+    return Interval(value, low, high, sums.n, len(sums.names))
+
+
+def mean_difference(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    weights: tuple[Sequence[float] | None, Sequence[float] | None] = (None, None),
+    clusters: tuple[Sequence[Hashable], Sequence[Hashable]],
+    bounds: tuple[float, float] | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    expand: bool = True,
+) -> Interval:
+    """Mean of `a` minus mean of `b`, with a bootstrap that draws the same clusters for both.
+
+    What both sides share of a prompt (easy or hard) cancels, so the interval is narrower than for two samples of
+    different prompts. A cluster that only one side has (the other side's score is missing) counts on that side, so
+    the difference is always that of the two means as reported.
+
+    Args:
+        bounds: the least and greatest difference of a cluster, (-1, 1) for shares; see `mean`.
+    """
+    left, right = (_cluster_sums(v, w, c) for v, w, c in zip((a, b), weights, clusters, strict=True))
+    names = np.union1d(left.names, right.names)
+
+    def spread(sums: _Sums) -> tuple[np.ndarray, np.ndarray]:
+        at = np.searchsorted(names, sums.names)
+        numerators, denominators = np.zeros(len(names)), np.zeros(len(names))
+        numerators[at], denominators[at] = sums.numerators, sums.denominators
+        return numerators, denominators
+
+    (num_a, den_a), (num_b, den_b) = spread(left), spread(right)
+    sums = _resampled(num_a, den_a, num_b, den_b, resamples=resamples, seed=seed)
+    drawn = _ratio(*sums[:2]) - _ratio(*sums[2:])
+    totals = [np.array(_sum(x)) for x in (num_a, den_a, num_b, den_b)]
+    value = float(_ratio(totals[0], totals[1]) - _ratio(totals[2], totals[3]))
+    low, high = _interval(value, drawn, len(names), bounds, confidence, expand)
+    return Interval(value, low, high, min(left.n, right.n), len(names))
+
+
+def wins(margins: Sequence[float]) -> np.ndarray:
+    """(n,) 1 where the margin is above 0, 0.5 where it is exactly 0 (a tie), 0 below; NaN stays NaN.
+
+    The mean of it is an accuracy that an undecided scorer gets as 0.5, not as 0.
+
+    Example:
+        >>> wins([2.0, 0.0, -1.0]).tolist()
+        [1.0, 0.5, 0.0]
+    """
+    margins = _floats(margins)
+    return np.where(np.isnan(margins), np.nan, (np.sign(margins) + 1) / 2)
+
+
+def agreements(margins: Sequence[float], gaps: Sequence[float]) -> np.ndarray:
+    """(n,) 1 where margin and gap point the same way, 0.5 where the margin is 0, 0 where they point apart.
+
+    NaN where the gap is 0 or missing: such a pair says nothing about agreement. The mean of it is the concordance.
+
+    Example:
+        >>> agreements([1.0, -1.0, 0.0, 3.0], [0.2, 0.2, -0.1, 0.0]).tolist()
+        [1.0, 0.0, 0.5, nan]
+    """
+    gaps = _floats(gaps)
+    directions = np.where(gaps == 0, np.nan, np.sign(gaps))
+    return wins(_floats(margins) * directions)
+
+
+def effective_sample_size(weights: Sequence[float]) -> float:
+    """(sum w)^2 / sum w^2: how many equally weighted rows carry as much information. 0 for none.
+
+    Example:
+        >>> effective_sample_size([1.0, 1.0, 0.0])
+        2.0
+    """
+    weights = _floats(weights)
+    peak = weights.max(initial=0.0)
+    if peak == 0:
+        return 0.0
+    scaled = weights / peak  # weights may be e^{700}
+    return float(scaled.sum() ** 2 / (scaled**2).sum())
+
+
+def _floats(values: Sequence[float]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _sum(values: np.ndarray) -> float:
+    return math.fsum(values)  # exact, hence the same in any order
+
+
+def _cluster_sums(
+    values: Sequence[float], weights: Sequence[float] | None, clusters: Sequence[Hashable] | None
+) -> _Sums:
+    numbers = _floats(values)
+    size = len(numbers)
+    mass = np.ones(size) if weights is None else _floats(weights)
+    labels = [str(i) for i in range(size)] if clusters is None else [str(cluster) for cluster in clusters]
+    if not len(mass) == len(labels) == size:
+        raise ShapeError(f"values, weights and clusters differ in length: {size}, {len(mass)}, {len(labels)}")
+    if not (np.isfinite(mass).all() and (mass >= 0).all()):
+        raise ValueError("example weights must be finite and at least 0")
+    if np.isinf(numbers).any():
+        raise ValueError("a value is infinite; give NaN where it is missing")
+    groups: dict[str, list[int]] = {}
+    for i in np.flatnonzero(~np.isnan(numbers) & (mass > 0)):
+        groups.setdefault(labels[i], []).append(i)
+    names = sorted(groups)
+    return _Sums(
+        names=np.array(names, dtype=str),
+        numerators=np.array([_sum(mass[groups[name]] * numbers[groups[name]]) for name in names]),
+        denominators=np.array([_sum(mass[groups[name]]) for name in names]),
+        n=sum(len(rows) for rows in groups.values()),
+    )
+
+
+def _resampled(*columns: np.ndarray, resamples: int, seed: int) -> list[np.ndarray]:
+    """For each (n,) column, its (resamples,) sums over clusters drawn with replacement, the same draws for all."""
+    n = len(columns[0])
+    if n == 0:
+        return [np.zeros(resamples) for _ in columns]
+    generator = np.random.default_rng(seed)
+    at_once = max(1, 2_000_000 // n)
+    drawn = []
+    for start in range(0, resamples, at_once):
+        size = min(at_once, resamples - start)
+        counts = generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+        drawn.append(counts @ np.stack(columns, axis=1))
+    return list(np.concatenate(drawn).T)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def _interval(
+    value: float, drawn: np.ndarray, n: int, bounds: tuple[float, float] | None, confidence: float, expand: bool
+) -> tuple[float, float]:
+    drawn = drawn[~np.isnan(drawn)]
+    if n == 0 or math.isnan(value) or drawn.size == 0:
+        return math.nan, math.nan
+    if n == 1 or np.ptp(drawn) <= 1e-12 * max(1.0, abs(value)):
+        if bounds is None:
+            return math.nan, math.nan
+        other = 1 - (1 - confidence) ** (1 / n)  # the greatest share of differing clusters that n equal ones leave open
+        return value - other * (value - bounds[0]), value + other * (bounds[1] - value)
+    tail = (1 - confidence) / 2
+    if expand:
+        tail = NormalDist().cdf(math.sqrt(n / (n - 1)) * _student_quantile(tail, n - 1))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _student_quantile(p: float, degrees: int) -> float:
+    """Quantile of Student's t: exact for 1 and 2 degrees, the Cornish-Fisher series (error below 1 %) above."""
+    if degrees == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if degrees == 2:
+        return (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+    z = NormalDist().inv_cdf(p)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / degrees**power for power, term in enumerate(terms))

@@ -1,0 +1,182 @@
+"""Facts about `unipref.core.statistics`."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from unipref.core.errors import ShapeError
+from unipref.core.statistics import agreements, effective_sample_size, mean, mean_difference, wins
+
+
+def test_mean_is_the_ratio_of_weighted_sums():
+    assert mean([1.0, 2.0, 6.0], weights=[1, 2, 1]).value == (1 + 4 + 6) / 4
+
+
+def test_missing_values_leave_the_row_out_and_are_not_zeros():
+    interval = mean([1.0, float("nan"), None, 3.0])
+    assert interval.value == 2.0
+    assert interval.n == 2
+
+
+def test_weight_two_equals_the_row_twice():
+    twice = mean([1.0, 1.0, 0.0, 4.0], clusters=["a", "a", "b", "c"])
+    weighted = mean([1.0, 0.0, 4.0], weights=[2, 1, 1], clusters=["a", "b", "c"])
+    assert twice.as_list() == weighted.as_list()
+
+
+def test_row_order_changes_no_digit():
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=50), rng.uniform(0.1, 2, size=50)
+    clusters = [f"c{i % 13}" for i in range(50)]
+    order = rng.permutation(50)
+    there = mean(values, weights=weights, clusters=clusters)
+    back = mean(values[order], weights=weights[order], clusters=[clusters[i] for i in order])
+    assert there == back
+
+
+def test_repeating_every_row_of_a_cluster_does_not_narrow_the_interval():
+    values = np.random.default_rng(1).normal(size=20)
+    once = mean(values, clusters=range(20))
+    often = mean(np.repeat(values, 10), clusters=np.repeat(np.arange(20), 10))
+    assert often.as_list() == pytest.approx(once.as_list(), rel=1e-12)
+    assert (often.n, often.clusters) == (200, 20)
+
+
+def test_interval_over_more_clusters_than_one_part_holds_has_the_textbook_width():
+    values = np.random.default_rng(2).normal(size=1500)  # 1333 resamples of 1500 clusters fit in one part
+    interval = mean(values, resamples=3000)
+    error = values.std() / math.sqrt(1500)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_plain_percentile_interval_equals_scipy():
+    values = np.random.default_rng(3).exponential(size=80)
+    ours = mean(values, expand=False, resamples=20_000, seed=5)
+    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=7).confidence_interval
+    # Two bootstraps of 20,000 draws: a 2.5 % quantile has a Monte-Carlo error of about 0.02 standard errors.
+    tolerance = 0.1 * values.std() / math.sqrt(80)
+    assert abs(ours.low - theirs.low) < tolerance
+    assert abs(ours.high - theirs.high) < tolerance
+
+
+def test_paired_percentile_interval_equals_scipy():
+    rng = np.random.default_rng(4)
+    a = rng.normal(size=60)
+    b = a + rng.normal(0.2, 0.3, size=60)
+    names = range(60)
+    ours = mean_difference(a, b, clusters=(names, names), expand=False, resamples=20_000)
+    theirs = stats.bootstrap(
+        (a, b), lambda x, y, axis: x.mean(axis) - y.mean(axis), paired=True, vectorized=True, method="percentile",
+        n_resamples=20_000, rng=1,
+    ).confidence_interval  # fmt: skip
+    tolerance = 0.1 * (a - b).std() / math.sqrt(60)
+    assert abs(ours.low - theirs.low) < tolerance
+    assert abs(ours.high - theirs.high) < tolerance
+
+
+@pytest.mark.parametrize("n", [8, 40])
+def test_interval_covers_the_truth_about_as_often_as_it_says(n):
+    # 400 intervals; true coverage 95 %: fewer than 365 hits has probability 0.0006 (binomial); seeds are fixed.
+    rng = np.random.default_rng(10 + n)
+    hits = sum(
+        interval.low <= 0.0 <= interval.high
+        for interval in (mean(rng.normal(size=n), seed=i, resamples=500) for i in range(400))
+    )
+    assert hits >= 365
+
+
+def test_interval_over_clusters_covers_where_one_over_rows_does_not():
+    # 200 worlds of 25 prompts with 8 rows each that mostly share the prompt's effect; fewer than 177 hits of 200
+    # at 95 % has probability 0.0002.
+    rng = np.random.default_rng(20)
+    by_cluster = by_row = 0
+    for i in range(200):
+        values = (rng.normal(size=(25, 1)) + 0.3 * rng.normal(size=(25, 8))).ravel()
+        clustered = mean(values, clusters=np.repeat(np.arange(25), 8), seed=i, resamples=500)
+        naive = mean(values, seed=i, resamples=500)
+        by_cluster += clustered.low <= 0 <= clustered.high
+        by_row += naive.low <= 0 <= naive.high
+    assert by_cluster >= 177
+    assert by_row < 150
+
+
+def test_nothing_counts_gives_nothing():
+    interval = mean([float("nan")])
+    assert interval.as_list() == [None, None, None]
+    assert (interval.n, interval.clusters) == (0, 0)
+    assert mean([]).as_list() == [None, None, None]
+    assert mean([1.0], weights=[0.0]).as_list() == [None, None, None]
+
+
+def test_one_cluster_has_no_interval_without_bounds_and_a_wide_one_with_them():
+    assert mean([3.0, 5.0], clusters=["a", "a"]).as_list() == [4.0, None, None]
+    interval = mean([1.0], bounds=(0, 1))
+    assert interval.value == interval.high == 1.0
+    assert interval.low == pytest.approx(0.05)  # one success proves a share of at least 5 % with 95 % confidence
+
+
+def test_all_equal_shares_prove_what_the_exact_binomial_bound_says():
+    interval = mean([1.0] * 40, bounds=(0, 1))
+    assert interval.low == pytest.approx(0.05 ** (1 / 40))
+    assert interval.high == 1.0
+    assert mean([0.7] * 40).as_list()[1:] == [None, None]
+
+
+def test_identical_runs_differ_by_zero_within_what_n_prompts_prove():
+    a, names = [1.0, 0.0, 1.0], ["p", "q", "r"]
+    difference = mean_difference(a, a, clusters=(names, names), bounds=(-1, 1))
+    assert difference.value == 0.0
+    assert difference.low == pytest.approx(-(1 - 0.05 ** (1 / 3)))
+    assert difference.high == -difference.low
+    assert mean_difference(a, a, clusters=(names, names)).as_list() == [0.0, None, None]
+
+
+def test_paired_difference_is_narrow_where_prompts_vary_more_than_runs():
+    rng = np.random.default_rng(5)
+    prompt = rng.normal(0, 10, size=50)
+    a, b = prompt + 1 + 0.1 * rng.normal(size=50), prompt + 0.1 * rng.normal(size=50)
+    paired = mean_difference(a, b, clusters=(range(50), range(50)))
+    assert 0.9 < paired.low < paired.high < 1.1
+    assert mean(a).high - mean(a).low > 4
+
+
+def test_difference_is_that_of_the_two_means_where_a_score_is_missing_on_one_side():
+    a, b = [1.0, None, 3.0], [0.0, 5.0, 1.0]
+    difference = mean_difference(a, b, clusters=("xyz", "xyz"))
+    assert difference.value == mean(a).value - mean(b).value == 2.0 - 2.0
+
+
+def test_difference_changes_sign_when_the_sides_change():
+    rng = np.random.default_rng(6)
+    a, b, names = rng.normal(size=30), rng.normal(size=30), range(30)
+    there, back = mean_difference(a, b, clusters=(names, names)), mean_difference(b, a, clusters=(names, names))
+    assert there.value == -back.value
+    assert there.low == pytest.approx(-back.high, abs=1e-12)
+
+
+def test_ties_count_half():
+    assert wins([0.5, 0.0, -0.5]).tolist() == [1.0, 0.5, 0.0]
+    assert np.isnan(wins([float("nan")])).all()
+
+
+def test_agreement_says_nothing_where_the_scores_are_equal_or_missing():
+    result = agreements([1.0, 1.0, -1.0, 0.0, 1.0, 1.0], [2.0, -2.0, -2.0, 1.0, 0.0, None])
+    assert result[:4].tolist() == [1.0, 0.0, 1.0, 0.5]
+    assert np.isnan(result[4:]).all()
+
+
+def test_effective_sample_size_by_hand_and_at_the_edges():
+    assert effective_sample_size([3.0, 1.0]) == pytest.approx(16 / 10)
+    assert effective_sample_size([1e300, 1e300]) == 2.0
+    assert effective_sample_size([]) == effective_sample_size([0.0, 0.0]) == 0.0
+
+
+def test_arguments_that_do_not_fit_are_named():
+    with pytest.raises(ShapeError, match="2, 1, 2"):
+        mean([1.0, 2.0], weights=[1.0])
+    with pytest.raises(ValueError, match="at least 0"):
+        mean([1.0], weights=[-1.0])
+    with pytest.raises(ValueError, match="infinite"):
+        mean([float("inf")])
