@@ -1,0 +1,198 @@
+"""Cards: what each method is, where it comes from and what it needs; the one registry for every kind."""
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from unipref.core.errors import ConfigError, nearest
+
+__all__ = [
+    "COUPLINGS",
+    "KINDS",
+    "LAWS",
+    "STATUSES",
+    "Card",
+    "Citation",
+    "bibtex",
+    "get_method",
+    "list_methods",
+    "method",
+]
+
+KINDS = ("objective", "operator", "loop", "recipe", "reward", "scorer")
+STATUSES = ("verified", "reconstructed")
+COUPLINGS = ("none", "statistic", "full")
+LAWS = tuple(f"L{i}" for i in range(1, 11)) + tuple(f"G{i}" for i in range(1, 8))
+REQUIRED = "required"  # stands as the default of an option that has none
+
+
+@dataclass(frozen=True)
+class Citation:
+    """What a BibTeX entry needs. Authors are "First Last", in the paper's order; "and others" may stand last."""
+
+    title: str
+    authors: tuple[str, ...]
+    year: int
+    arxiv: str | None = None
+    url: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The entry's key: first author's last name, year, first long word of the title, as in "rafailov2023direct"."""
+        name = self.authors[0].split()[-1]
+        word = next((w for w in re.findall(r"[A-Za-z]+", self.title) if len(w) > 3), self.title.split()[0])
+        return f"{name}{self.year}{word}".lower()
+
+    def bibtex(self) -> str:
+        """The entry, ending in a newline."""
+        fields = {"title": f"{{{self.title}}}", "author": " and ".join(a.removeprefix("and ") for a in self.authors)}
+        fields["year"] = str(self.year)
+        if self.arxiv is not None:
+            fields |= {"eprint": self.arxiv, "archivePrefix": "arXiv"}
+        if self.url is not None:
+            fields["url"] = self.url
+        lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
+        return f"@misc{{{self.key},\n{lines}}}\n"
+
+
+Golden = tuple[Mapping[str, Any], Mapping[str, Any], float]  # options, fields of a batch, the loss worked out by hand
+
+
+@dataclass(frozen=True)
+class Card:
+    """One method.
+
+    Attributes:
+        key: the name users give, as in a recipe's `method`.
+        kind: one of KINDS.
+        title: the first line of the function's docstring.
+        source: where the definition stands, such as "arXiv:2305.18290 Eq. 7".
+        status: "verified" in its source, or "reconstructed" where part of it is inferred; the docstring says which.
+        formula: the loss or rule on one line.
+        needs: columns; "chosen" and "rejected" where responses are compared, else names per response ("ref_logp", ...).
+        options: option -> default, read from the function's signature.
+        citation: for `bibtex`.
+        coupling: what ties rows of a batch together: "none", a "statistic" taken first without gradient, or "full".
+        exceptions: law -> why this method breaks it by design.
+        golden: (options, fields, loss) worked out by hand. A bare number among the fields is a column of one row.
+        function: builds the method from its options.
+    """
+
+    key: str
+    kind: str
+    title: str
+    source: str
+    status: str
+    formula: str
+    needs: tuple[str, ...]
+    options: Mapping[str, Any]
+    citation: Citation
+    coupling: str
+    exceptions: Mapping[str, str]
+    golden: tuple[Golden, ...]
+    function: Callable[..., Any] = field(repr=False)
+
+    def build(self, **options: Any) -> Any:
+        """What the method's function makes of `options`.
+
+        Raises:
+            ConfigError: an option is unknown, or its value does not fit.
+        """
+        for name in options:
+            if name not in self.options:
+                raise ConfigError(f"{self.key} has no option {name!r}{nearest(name, self.options)}")
+        try:
+            return self.function(**options)
+        except TypeError as err:
+            raise ConfigError(f"{self.key}: {err}; its options are {dict(self.options)}") from err
+
+
+_REGISTRY: dict[str, Card] = {}
+
+
+def method(
+    key: str,
+    *,
+    source: str,
+    formula: str,
+    citation: Citation,
+    kind: str = "objective",
+    status: str = "verified",
+    needs: Iterable[str] = (),
+    coupling: str = "none",
+    exceptions: Mapping[str, str] = MappingProxyType({}),
+    golden: Iterable[Golden] = (),
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that writes the function's card and registers it; the function itself stays as it is.
+
+    Raises:
+        ConfigError: the key is taken, or a slot of the card holds something unknown.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        slots = (("kind", kind, KINDS), ("status", status, STATUSES), ("coupling", coupling, COUPLINGS))
+        for slot, value, known in slots:
+            if value not in known:
+                raise ConfigError(f"the card of {key!r} has {slot} {value!r}{nearest(value, known)}")
+        for law in exceptions:
+            if law not in LAWS:
+                raise ConfigError(f"the card of {key!r} excepts itself from {law!r}{nearest(law, LAWS)}")
+        held = _REGISTRY.get(key)
+        if held is not None and held.function.__module__ != function.__module__:
+            raise ConfigError(f"two methods are called {key!r}: {held.function.__module__} and {function.__module__}")
+        if not function.__doc__:
+            raise ConfigError(f"the function of {key!r} needs a docstring; its first line becomes the card's title")
+        options = {
+            name: REQUIRED if p.default is inspect.Parameter.empty else p.default
+            for name, p in inspect.signature(function).parameters.items()
+        }
+        _REGISTRY[key] = Card(
+            key=key,
+            kind=kind,
+            title=function.__doc__.strip().splitlines()[0],
+            source=source,
+            status=status,
+            formula=formula,
+            needs=tuple(needs),
+            options=MappingProxyType(options),
+            citation=citation,
+            coupling=coupling,
+            exceptions=MappingProxyType(dict(exceptions)),
+            golden=tuple(golden),
+            function=function,
+        )
+        return function
+
+    return register
+
+
+def get_method(key: str) -> Card:
+    """The card of `key`.
+
+    Cards exist once the room that holds them is imported (`import unipref.objectives`).
+
+    Raises:
+        ConfigError: there is none; the message names the nearest.
+    """
+    try:
+        return _REGISTRY[key]
+    except KeyError:
+        raise ConfigError(
+            f"no method named {key!r}{nearest(str(key), _REGISTRY)}; `unipref methods` lists all"
+        ) from None
+
+
+def list_methods(kind: str | None = None) -> list[Card]:
+    """All cards, or those of one kind, in the order of their keys."""
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"no kind of method is called {kind!r}{nearest(kind, KINDS)}")
+    return [card for key, card in sorted(_REGISTRY.items()) if kind in (None, card.kind)]
+
+
+def bibtex(cards: Iterable[Card]) -> str:
+    """BibTeX of the cards' sources, each once, in the order of their keys."""
+    entries = {card.citation.key: card.citation for card in cards}
+    return "\n".join(entries[key].bibtex() for key in sorted(entries))

@@ -1,0 +1,194 @@
+"""Scores: one number per response. Shapes: I items (responses)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unipref.core.batch import Batch
+from unipref.core.errors import ConfigError
+from unipref.objectives.parts import Part, wide
+
+__all__ = [
+    "advantage",
+    "column",
+    "group_mean",
+    "log1mexp",
+    "log_odds",
+    "log_ratio",
+    "logp",
+    "mean_logp",
+    "sequence",
+    "value_head",
+]
+
+_REFERENCE = (("ref_logp", 1.0),)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - e^x) for x <= 0, without cancellation at either end; finite, with finite gradient, at x = 0 too.
+
+    x is held at most one machine epsilon below 0, where the gradient is 0.
+    """
+    x = x.clamp(max=-torch.finfo(x.dtype).eps)
+    # expm1 keeps the digits near 0, log1p those far from it (Maechler 2012)
+    return torch.where(x > -math.log(2), torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x)))
+
+
+def _per_token(values: Tensor, batch: Batch, eta: float) -> Tensor:
+    if eta == 0:
+        return values
+    length = batch.item("len").detach().to(values.dtype).clamp(min=1)  # an empty response has log-probability 0: 0 / 1
+    return values / (length if eta == 1 else length**eta)
+
+
+@dataclass(frozen=True, repr=False)
+class sequence(Part):
+    """scale * (logp - sum of weight * reference) / len^eta, in nats times `scale`.
+
+    Made by `log_ratio`, `logp` and `mean_logp`. No gradient reaches a reference.
+
+    Attributes:
+        references: (column, weight) pairs; the columns are "ref_logp" or "ref_logp.NAME".
+        eta: length exponent, 0 for sums and 1 for means over tokens.
+    """
+
+    scale: float = 1.0
+    references: tuple[tuple[str, float], ...] = ()
+    eta: float = 0.0
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.references) + (("len",) if self.eta != 0 else ())
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        total = wide(batch.item("logp"))
+        for name, weight in self.references:
+            total = total - weight * wide(batch.item(name).detach())
+        return self.scale * _per_token(total, batch, self.eta)
+
+    def __repr__(self) -> str:
+        scale = "" if self.scale == 1 else repr(self.scale)
+        if not self.references and self.eta == 1:
+            return f"mean_logp({scale})"
+        arguments = [scale] if scale else []
+        if self.references and self.references != _REFERENCE:
+            arguments.append(f"references={dict(self.references)!r}")
+        if self.eta != 0:
+            arguments.append(f"eta={self.eta!r}")
+        return f"{'log_ratio' if self.references else 'logp'}({', '.join(arguments)})"
+
+
+def log_ratio(beta: float = 1.0, *, references: Mapping[str, float] | None = None, eta: float = 0.0) -> sequence:
+    """beta * log(policy / reference), the implicit reward of a response.
+
+    Args:
+        references: column -> weight; several are one geometric mixture. Default: {"ref_logp": 1.0}.
+        eta: length exponent; 1 divides by the response's tokens.
+    """
+    pairs = _REFERENCE if references is None else tuple((k, float(v)) for k, v in sorted(references.items()))
+    if not pairs:
+        raise ConfigError("log_ratio needs a reference; a score without one is logp() or mean_logp()")
+    return sequence(float(beta), pairs, float(eta))
+
+
+def logp(scale: float = 1.0, *, eta: float = 0.0) -> sequence:
+    """scale * logp / len^eta."""
+    return sequence(float(scale), (), float(eta))
+
+
+def mean_logp(scale: float = 1.0) -> sequence:
+    """scale * logp / len: the same as `logp(scale, eta=1)`."""
+    return sequence(float(scale), (), 1.0)
+
+
+@dataclass(frozen=True, repr=False)
+class log_odds(Part):
+    """log(p / (1 - p)) of p = exp(mean_logp), the geometric mean of the response's token probabilities."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("len",)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        mean = _per_token(wide(batch.item("logp")), batch, 1.0)
+        return mean - log1mexp(mean)
+
+
+@dataclass(frozen=True, repr=False)
+class column(Part):
+    """An external number per response, such as a reward; no gradient, and NaN where nobody measured."""
+
+    name: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return wide(batch.item(self.name).detach())
+
+    def __repr__(self) -> str:
+        return f"column({self.name!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class value_head(Part):
+    """V(x): what the value head says of the response's context. The gradient flows."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("value",)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return wide(batch.item("value"))
+
+
+@dataclass(frozen=True, repr=False)
+class group_mean(Part):
+    """The mean of `of` over the batch's responses of one record, by example weight; NaN ones do not count."""
+
+    of: Part = column("reward")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("group",)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        values = self.of(batch)
+        group = torch.unique(batch.item("group"), return_inverse=True)[1]
+        weight = wide(batch.items["weight"]) if "weight" in batch.items else torch.ones_like(values)
+        weight = weight * ~values.isnan()
+        sums = values.new_zeros(len(values))
+        totals = sums.index_add(0, group, weight.to(values.dtype) * values.nan_to_num())
+        counts = sums.index_add(0, group, weight.to(values.dtype))
+        return (totals / counts)[group]
+
+
+@dataclass(frozen=True, repr=False)
+class advantage(Part):
+    """A = R - sg[V(x)]: a reward over its baseline, without gradient; NaN where the reward is.
+
+    Attributes:
+        reward: the reward R.
+        baseline: V; `value_head()`, `group_mean()`, or None for 0.
+    """
+
+    reward: Part = column("reward")
+    baseline: Part | None = value_head()
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        reward = self.reward(batch)
+        return reward if self.baseline is None else reward - self.baseline(batch).detach()

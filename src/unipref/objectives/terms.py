@@ -1,0 +1,344 @@
+"""Terms and objectives: seven slots make a term, a sum of terms makes an objective.
+
+Shapes: I items, N rows of a term (items for points, pairs for pairs).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Union
+
+import torch
+from torch import Tensor
+
+from unipref.core.batch import Batch, Clock
+from unipref.core.errors import ConfigError, nearest
+from unipref.objectives.discrepancies import Link, Regression, linear, logistic
+from unipref.objectives.parts import Part
+from unipref.objectives.scores import log_ratio, mean_logp, sequence
+from unipref.objectives.statistics import kl_baseline
+from unipref.objectives.targets import labels
+from unipref.objectives.units import pair, point
+from unipref.objectives.weights import exp_advantage, one
+
+__all__ = ["ROLES", "Loss", "Objective", "Term", "as_objective", "nll", "pairwise", "pointwise"]
+
+ROLES = ("preference", "anchor", "auxiliary", "state")
+_LABELS, _ONE, _LOGISTIC, _LINEAR, _MEAN_LOGP = labels(), one(), logistic(), linear(), mean_logp()
+
+
+@dataclass(frozen=True, repr=False)
+class Term(Part):
+    """One term of an objective.
+
+    Attributes:
+        name: what the log calls it.
+        score: a number per response.
+        unit: what is compared.
+        discrepancy: how far the contrast is from its target.
+        offset: what is added before that.
+        target: what the contrast should be.
+        weight: objective weights; detached, not in the denominator.
+        coefficient: how much the term counts, times `schedule` of the clock where there is one.
+        role: one of ROLES. "state" terms train something other than the policy.
+    """
+
+    name: str
+    score: Part
+    unit: pair | point
+    discrepancy: Link | Regression
+    offset: tuple[Part, ...] = ()
+    target: Part = _LABELS
+    weight: Part = _ONE
+    coefficient: float = 1.0
+    schedule: Part | None = None
+    role: str = "preference"
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES:
+            raise ConfigError(f"a term has no role {self.role!r}{nearest(self.role, ROLES)}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Columns per response that the term cannot do without, besides "logp"."""
+        return frozenset(name for part in self.walk() for name in part.reads)
+
+    @property
+    def statistics(self) -> tuple[kl_baseline, ...]:
+        """The statistics that must be in the batch, each once."""
+        return tuple(dict.fromkeys(part for part in self.walk() if isinstance(part, kl_baseline)))
+
+    def coefficient_at(self, clock: Clock) -> float:
+        """The coefficient when the run stands at `clock`."""
+        return self.coefficient * (1.0 if self.schedule is None else self.schedule(clock))
+
+    def rows(self, batch: Batch) -> Tensor:
+        """(N,) example weights; 0 for rows that do not count, such as those with a missing reward."""
+        weight = self.unit.weight(batch)
+        for name in self._observed:
+            weight = weight * self.unit.holds(~batch.item(name).isnan(), batch)
+        return weight
+
+    @cached_property
+    def _observed(self) -> tuple[str, ...]:
+        slots = (self.score, self.target, self.weight)  # not the offset: without one the row keeps its plain loss
+        return tuple(sorted({name for slot in slots for part in slot.walk() for name in part.observed}))
+
+    def values(self, batch: Batch) -> Tensor:
+        """(N,) losses of the rows, with objective weights and without example weights."""
+        z = self.unit.contrast(self.score(batch).nan_to_num() if self.score.observed else self.score(batch), batch)
+        z = z + sum(offset(batch, self.unit) for offset in self.offset if offset.flips)
+        extra = sum((offset(batch, self.unit) for offset in self.offset if not offset.flips), 0.0)
+        return self.discrepancy.between(z, self.target(batch, self.unit), extra, self.weight(batch, self.unit))
+
+    def numerator(self, batch: Batch) -> Tensor:
+        """0-d: the sum of the rows' losses by example weight."""
+        values = self.values(batch)
+        return (self.rows(batch).to(values.dtype) * values).sum()
+
+    def denominator(self, batch: Batch) -> Tensor:
+        """0-d float64, from data only: the sum of example weights, times tokens where the unit counts tokens."""
+        return (self.rows(batch).double() * self.unit.size(batch)).sum()
+
+    def __call__(self, **fields: Tensor) -> Tensor:
+        """The loss of the objective that has this one term; see `Objective.__call__`."""
+        return Objective((self,))(**fields)
+
+    def __add__(self, other: Union["Term", "Objective"]) -> "Objective":
+        return as_objective(self) + other
+
+    def __mul__(self, factor: float) -> "Term":
+        return replace(self, coefficient=self.coefficient * float(factor))
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        kind = "pairwise" if isinstance(self.unit, pair) else "pointwise"
+        arguments = [repr(self.name), f"score={self.score!r}"]
+        if isinstance(self.unit, point):
+            arguments += [
+                f"{slot}={v!r}"
+                for slot, v, plain in (("of", self.unit.of, "all"), ("per", self.unit.per, "response"))
+                if v != plain
+            ]
+        for slot, plain in (
+            ("offset", ()),
+            ("target", _LABELS),
+            ("discrepancy", None),
+            ("weight", _ONE),
+            ("schedule", None),
+            ("role", "preference"),
+        ):
+            value = getattr(self, slot)
+            if value != plain:
+                arguments.append(f"{'link' if slot == 'discrepancy' else slot}={value!r}")
+        prefix = "" if self.coefficient == 1 else f"{self.coefficient!r} * "
+        return f"{prefix}{kind}({', '.join(arguments)})"
+
+
+def pairwise(
+    name: str = "pairwise",
+    *,
+    score: Part,
+    link: Link | Regression = _LOGISTIC,
+    offset: tuple[Part, ...] = (),
+    target: Part = _LABELS,
+    weight: Part = _ONE,
+    schedule: Part | None = None,
+    role: str = "preference",
+) -> Term:
+    """A term on the difference of two responses' scores.
+
+    Example:
+        >>> pairwise("dpo", score=log_ratio(0.1), link=logistic())
+        pairwise('dpo', score=log_ratio(0.1), link=logistic())
+    """
+    return Term(name, score, pair(), link, offset, target, weight, schedule=schedule, role=role)
+
+
+def pointwise(
+    name: str = "pointwise",
+    *,
+    score: Part,
+    link: Link | Regression = _LINEAR,
+    of: str = "all",
+    per: str = "response",
+    offset: tuple[Part, ...] = (),
+    target: Part = _LABELS,
+    weight: Part = _ONE,
+    schedule: Part | None = None,
+    role: str = "preference",
+) -> Term:
+    """A term on single responses; `of` and `per` as in `units.point`."""
+    return Term(name, score, point(of, per), link, offset, target, weight, schedule=schedule, role=role)
+
+
+def nll(name: str = "nll", *, of: str = "preferred", score: Part = _MEAN_LOGP, per: str = "response") -> Term:
+    """Negative log-likelihood of the chosen responses, an anchor; by default the mean over each response's tokens."""
+    return pointwise(name, score=score, of=of, per=per, link=linear(), role="anchor")
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A loss: `total` (0-d, with gradient) and what each term adds to it (0-d, detached)."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, repr=False)
+class Objective(Part):
+    """A sum of terms. Two terms of one name get numbers ("nll", "nll_2")."""
+
+    terms: tuple[Term, ...]
+
+    def __post_init__(self) -> None:
+        if not self.terms:
+            raise ConfigError("an objective needs at least one term")
+        named: dict[str, Term] = {}
+        for term in self.terms:
+            name, n = term.name, 1
+            while name in named:
+                n += 1
+                name = f"{term.name}_{n}"
+            named[name] = term if name == term.name else replace(term, name=name)
+        object.__setattr__(self, "terms", tuple(named.values()))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Columns per response that the objective cannot do without, besides "logp"."""
+        return frozenset().union(*(term.needs for term in self.terms))
+
+    @property
+    def unit_needs(self) -> str:
+        """ "pair" where responses are compared, else "point"."""
+        paired = any(isinstance(t.unit, pair) or t.unit.of == "preferred" for t in self.terms)
+        return "pair" if paired else "point"
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads that the wrapped model must have: "value"."""
+        return tuple(sorted({"value"} & self.needs))
+
+    @property
+    def statistics(self) -> tuple[kl_baseline, ...]:
+        """Statistics over mismatched responses that must be in the batch, each once."""
+        return tuple(dict.fromkeys(s for term in self.terms for s in term.statistics))
+
+    def denominators(self, batch: Batch) -> dict[str, Tensor]:
+        """0-d float64 per term, from data only; a step's global denominator is the sum over its batches."""
+        return {term.name: term.denominator(batch) for term in self.terms}
+
+    def loss(self, batch: Batch, denominators: Mapping[str, Tensor] | None = None) -> Loss:
+        """The loss over `batch`.
+
+        A term whose coefficient is 0 at the batch's clock is left out, gradient and all; one whose denominator is 0
+        is 0. With the global `denominators` of a step, losses of its batches add up to the loss of the step.
+
+        Raises:
+            ConfigError: a column, the pairs or a statistic is missing.
+        """
+        parts: dict[str, Tensor] = {}
+        for term in self.terms:
+            coefficient = term.coefficient_at(batch.clock)
+            if coefficient != 0:
+                denominator = term.denominator(batch) if denominators is None else denominators[term.name]
+                parts[term.name] = coefficient * _ratio(term.numerator(batch), denominator)
+        zero = torch.zeros((), device=next(iter(batch.items.values())).device)
+        total = sum(parts.values(), zero)
+        return Loss(total, {term.name: parts.get(term.name, zero).detach() for term in self.terms})
+
+    def __call__(self, *, clock: Clock | None = None, **fields: Tensor) -> Tensor:
+        """0-d loss of flat fields, for a loop of one's own.
+
+        Fields: logp_chosen, logp_rejected, ref_logp_chosen, ... each (P,), for pairs; logp, label, ... each (I,), for
+        single responses; see `Batch.from_fields`.
+
+        Example:
+            >>> from unipref.objectives import dpo
+            >>> loss = dpo(beta=0.1)(logp_chosen=torch.tensor([-1.0]), logp_rejected=torch.tensor([-21.0]),
+            ...                      ref_logp_chosen=torch.tensor([-1.0]), ref_logp_rejected=torch.tensor([-1.0]))
+            >>> round(loss.item(), 6)  # ln(1 + e^-2)
+            0.126928
+        """
+        return self.loss(Batch.from_fields(clock=clock, **fields)).total
+
+    @torch.no_grad()
+    def implicit_reward(self, batch: Batch) -> Tensor:
+        """(I,) the score of the first preference term (of the first term that reads log-probs where there is none)."""
+        policy = [term for term in self.terms if term.role != "state"]
+        term = next((t for t in policy if t.role == "preference"), (policy or self.terms)[0])
+        return term.score(batch).detach()
+
+    def diagnostics(self, batch: Batch, denominators: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """0-d numbers that say whether the auxiliary term has any say; empty where there is none.
+
+        "upo/gradient_ratio": norm of the auxiliary terms' gradient in the responses' log-probs over the same of the
+        preference terms (of the anchors where there is none), coefficients applied, on this batch; 0 while the gate is
+        closed. "upo/gradient_ratio_ungated": the same as if the gate were open. "upo/ess", "upo/advantage",
+        "upo/capped": see `exp_advantage.summary`. NaN where a number does not exist.
+        """
+        auxiliary = [term for term in self.terms if term.role == "auxiliary"]
+        if not auxiliary:
+            return {}
+        base = [t for t in self.terms if t.role == "preference"] or [t for t in self.terms if t.role == "anchor"]
+        leaf = batch.item("logp").detach().clone().requires_grad_()
+        held = replace(batch, items={**batch.items, "logp": leaf})
+        found = {}
+        for name, at in (("gradient_ratio", batch.clock), ("gradient_ratio_ungated", None)):
+            norms = []
+            for terms in (auxiliary, base):
+                gradient = torch.zeros_like(leaf, dtype=torch.float64)
+                for term in terms:
+                    coefficient = term.coefficient if at is None else term.coefficient_at(at)
+                    denominator = term.denominator(held) if denominators is None else denominators[term.name]
+                    with torch.enable_grad():
+                        part = coefficient * _ratio(term.numerator(held), denominator)
+                    gradient += torch.autograd.grad(part, leaf)[0]
+                norms.append(gradient.norm())
+            found[f"upo/{name}"] = torch.where(norms[1] > 0, norms[0] / norms[1], torch.nan)
+        for term in auxiliary:
+            if isinstance(term.weight, exp_advantage):
+                summary = term.weight.summary(batch, term.unit, term.rows(batch))
+                found |= {f"upo/{name}": value for name, value in summary.items()}
+        return found
+
+    def with_references(self, references: Mapping[str, float]) -> "Objective":
+        """The same objective with `references` (column -> weight) in place of the reference of every log-ratio."""
+
+        def change(part: Part) -> Part:
+            if isinstance(part, sequence) and part.references:
+                return log_ratio(part.scale, references=references, eta=part.eta)
+            return part
+
+        return self.changed(change)
+
+    def __add__(self, other: Union[Term, "Objective"]) -> "Objective":
+        return Objective(self.terms + as_objective(other).terms)
+
+    def __mul__(self, factor: float) -> "Objective":
+        return Objective(tuple(factor * term for term in self.terms))
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        shown = " + ".join(map(repr, self.terms))
+        return shown if len(self.terms) > 1 else f"as_objective({shown})"
+
+
+def as_objective(objective: Term | Objective) -> Objective:
+    """A term as the objective that has only it; an objective as it is.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(objective, Term):
+        return Objective((objective,))
+    if isinstance(objective, Objective):
+        return objective
+    raise ConfigError(f"an objective is a Term or a sum of terms, not {type(objective).__name__}; call the method")
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    some = denominator > 0
+    return numerator * torch.where(some, 1 / torch.where(some, denominator, 1.0), 0.0).to(numerator.dtype)

@@ -1,0 +1,87 @@
+"""Objective weights: how much a row counts in the numerator. None carries a gradient, and none enters a denominator.
+
+(Example weights are columns of the batch and enter both.) Shapes: N rows of the term.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unipref.core.batch import Batch
+from unipref.core.errors import ConfigError
+from unipref.objectives.parts import Part
+from unipref.objectives.scores import advantage
+from unipref.objectives.units import pair, point
+
+__all__ = ["class_weights", "exp_advantage", "one"]
+
+_ADVANTAGE = advantage()
+
+
+@dataclass(frozen=True, repr=False)
+class one(Part):
+    """Every row counts once."""
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[float, float]:
+        return 1.0, 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class class_weights(Part):
+    """One weight for desirable responses and one for undesirable ones."""
+
+    desirable: float = 1.0
+    undesirable: float = 1.0
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[float, float]:
+        return self.desirable, self.undesirable
+
+
+@dataclass(frozen=True, repr=False)
+class exp_advantage(Part):
+    """e^(lam A): how strongly a logged response is imitated. Always positive, so nothing is pushed down.
+
+    Attributes:
+        lam: inverse temperature; 0 makes every weight 1.
+        advantage: A.
+        cap: largest log-weight lam A; None, the paper's form, lets it grow.
+        positive_only: responses with A <= 0 get weight 0.
+    """
+
+    lam: float
+    advantage: Part = _ADVANTAGE
+    cap: float | None = None
+    positive_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lam < 0:
+            raise ConfigError(f"lam must not be negative: {self.lam} would imitate the worst responses most")
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[Tensor, Tensor]:
+        """(N,) twice."""
+        value = self._advantage(batch, unit)
+        exponent = self.lam * value
+        weight = torch.exp(exponent if self.cap is None else exponent.clamp(max=self.cap))
+        if self.positive_only:
+            weight = weight * (value > 0)
+        return weight, weight
+
+    def summary(self, batch: Batch, unit: pair | point, rows: Tensor) -> dict[str, Tensor]:
+        """0-d numbers over `rows`, the (N,) example weights; NaN where no row counts.
+
+        "ess": effective sample size as a share, 1 where all weights are equal; "advantage": its mean; "capped": the
+        share of rows whose weight the cap holds down.
+        """
+        value = self._advantage(batch, unit).double()
+        weight, rows = self(batch, unit)[0].double(), rows.double()
+        capped = torch.zeros_like(value) if self.cap is None else (self.lam * value > self.cap).double()
+        total = rows.sum()
+        return {
+            "ess": (rows * weight).sum() ** 2 / (total * (rows * weight**2).sum()),
+            "advantage": (rows * value).sum() / total,
+            "capped": (rows * capped).sum() / total,
+        }
+
+    def _advantage(self, batch: Batch, unit: pair | point) -> Tensor:
+        return unit.contrast(self.advantage(batch).detach().nan_to_num(), batch)
