@@ -1,0 +1,399 @@
+"""One wrapped module: a causal language model, its heads, and the way from tries to values.
+
+Shapes: N nodes, T scored tokens, I items, U nodes that a scored token is read from, H hidden width, V vocabulary,
+R rows (one per item), L tokens of the longest row.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unipref.core.errors import ConfigError
+from unipref.core.tries import TrieBatch, build_trie, pack
+from unipref.engine import attention
+from unipref.engine.head import LogitHead
+
+__all__ = ["Head", "Policy", "Values", "value_head"]
+
+PROBE_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # relative to the largest; models compute norms in float32
+PROBE_LONGEST = 1024  # tokens of the long probe, unless the caller knows better
+
+
+class Values(NamedTuple):
+    """What one forward gives. A named tuple, so that DDP and FSDP find the tensors in it.
+
+    Attributes:
+        logp: (T,) float32 (float64 where the model is), nats, aligned with `TrieBatch.scored`; gradient flows.
+        entropy: (T,) nats, of the distribution each scored token was drawn from; None unless wanted.
+        heads: (I,) per head, by name.
+    """
+
+    logp: Tensor
+    entropy: Tensor | None
+    heads: dict[str, Tensor]
+
+
+class Head(nn.Module):
+    """A number per item, read from the last hidden state of its context or of its response.
+
+    Args:
+        module: (..., H) to (..., 1).
+        at: "context", the last context token, or "last", the last response token.
+        detach: the module's input carries no gradient, so that training the head leaves the model alone.
+    """
+
+    def __init__(self, module: nn.Module, at: Literal["context", "last"] = "context", detach: bool = True) -> None:
+        super().__init__()
+        if at not in ("context", "last"):
+            raise ConfigError(f"a head reads at 'context' or at 'last', not at {at!r}")
+        self.module, self.at, self.detach = module, at, detach
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(I,) from (I, H); the arithmetic is in the head's own dtype, autocast or not."""
+        hidden = (hidden.detach() if self.detach else hidden).to(next(self.module.parameters()).dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.module(hidden).squeeze(-1)
+
+
+def value_head(hidden_size: int, *, width: int | None = None, at: Literal["context", "last"] = "context") -> Head:
+    """V(x): a three-layer ReLU perceptron in float32 behind a stop-gradient, which gives 0 before it is trained.
+
+    Source: the head that arXiv:2405.17956 takes from the HALOs code (hidden, hidden, hidden, 1). We depart from it in
+    two ways: no dropout, and a last layer that starts at 0, so that the first advantages are the rewards themselves.
+    """
+    width = width or hidden_size
+    layers = nn.Sequential(
+        nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+    )
+    nn.init.zeros_(layers[-1].weight)
+    nn.init.zeros_(layers[-1].bias)
+    return Head(layers.float(), at=at)
+
+
+class Policy(nn.Module):
+    """A causal language model that gives log-probabilities of token tries, and the heads trained with it.
+
+    Two ways lead to the same numbers. *tries*: each shared token once, no padding, attention by
+    `engine.attention`. *rows*: each item a right-padded row. "auto" compares the two on random tokens, once, and takes
+    rows where tries are not exact for this model; `path` and `path_reason` say what was taken and why. Whatever the
+    path, a batch with a row past a window that was not probed goes by rows, and one with a row so long that the model
+    rescales its positions goes row by row.
+
+    Args:
+        model: a transformers causal language model, with peft adapters or without.
+        heads: modules that read hidden states, by name; their parameters are trained with the model's.
+        path: "auto", or the path to be taken. "tries" raises where they are not exact.
+        dropout: keep the model's and the adapters' dropout. Off by default: a policy and its reference must agree.
+        longest: tokens of the longest row that will come; the probe goes up to it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        heads: Mapping[str, Head] | None = None,
+        path: Literal["auto", "tries", "rows"] = "auto",
+        *,
+        dropout: bool = False,
+        longest: int | None = None,
+    ) -> None:
+        super().__init__()
+        if path not in ("auto", "tries", "rows"):
+            raise ConfigError(f"path is 'auto', 'tries' or 'rows', not {path!r}")
+        self.model = model
+        self.heads = nn.ModuleDict(heads or {})
+        if not dropout:
+            _switch_dropout_off(model)
+        self._has_dropout = dropout
+        self._inner = [_inner_model(model)]  # in a list, so that its parameters are registered once
+        self.path_reason = "asked for"
+        self._decoder, self._head, self._head_reason = self._find_head()
+        self._probes = self._probe_lengths(longest)
+        self.path: Literal["tries", "rows"] = self._choose(path)
+
+    @property
+    def config(self) -> Any:
+        """The model's own configuration."""
+        return self._inner[0].config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """As on the model: activations are recomputed in the backward pass."""
+        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs or {"use_reentrant": False})
+
+    def gradient_checkpointing_disable(self) -> None:
+        self.model.gradient_checkpointing_disable()
+
+    @contextmanager
+    def reference_mode(self) -> Iterator[None]:
+        """Adapters switched off: the model as it was before training.
+
+        Raises:
+            ConfigError: the model has no adapters, so its reference must be another model.
+        """
+        if not hasattr(self.model, "disable_adapter"):
+            raise ConfigError("the model has no adapter to switch off; score the reference with a policy of its own")
+        with self.model.disable_adapter():
+            yield
+
+    def forward(self, batch: TrieBatch, want: tuple[str, ...] = ("logp",)) -> Values:
+        """Values of every scored token of `batch`.
+
+        Args:
+            want: "logp" always comes; "entropy" and the names of heads besides.
+
+        Raises:
+            ConfigError: `want` holds an unknown name.
+        """
+        unknown = sorted(set(want) - {"logp", "entropy"} - set(self.heads))
+        if unknown:
+            known = ", ".join(("logp", "entropy", *self.heads))
+            raise ConfigError(f"the policy gives nothing called {', '.join(unknown)}; it gives {known}")
+        entropy = "entropy" in want
+        names = [name for name in self.heads if name in want]
+        rows_alone = self._deeper_than(_position_threshold(self.config.get_text_config()), batch)
+        if rows_alone or self._head is None:
+            return self._whole_rows(batch, entropy, names, one_by_one=rows_alone)
+        tries = self.path == "tries" and not self._deeper_than(self._unprobed_window(), batch)
+        return self._read(self._tries_hidden(batch) if tries else self._rows_hidden(batch), batch, entropy, names)
+
+    # -- hidden states ------------------------------------------------------------------------------------------------
+
+    def _tries_hidden(self, batch: TrieBatch) -> Tensor:
+        """(N, H) of the nodes of `batch`, all in one row."""
+        layout = attention.layout_of(batch.depth, batch.end)
+        return self._decode(batch.token[None], layout, batch.depth[None])[0]
+
+    def _rows_hidden(self, batch: TrieBatch) -> Tensor:
+        """(N, H), each node taken from the first row it stands in."""
+        rows = _Rows(batch)
+        return self._decode(rows.token, None, None).flatten(0, 1)[rows.place]
+
+    def _decode(self, token: Tensor, mask: Tensor | None, position: Tensor | None) -> Tensor:
+        given = {"attention_mask": mask, "position_ids": position} if mask is not None else {}
+        return self._decoder[0](input_ids=token, use_cache=False, **given).last_hidden_state
+
+    def _read(self, hidden: Tensor, batch: TrieBatch, entropy: bool, names: list[str]) -> Values:
+        """Values from the (N, H) hidden states: the vocabulary is met at the parents of scored nodes only."""
+        scored, back = torch.unique(batch.scored, return_inverse=True)
+        source, row = torch.unique(batch.parent[scored], return_inverse=True)
+        logp, entropies = self._head(hidden.index_select(0, source), row, batch.token[scored], entropy=entropy)
+        return Values(
+            logp.index_select(0, back),
+            entropies[row][back] if entropies is not None else None,
+            {name: self.heads[name](hidden[self._at(batch, name)]) for name in names},
+        )
+
+    def _at(self, batch: TrieBatch, name: str) -> Tensor:
+        return batch.context if self.heads[name].at == "context" else batch.last
+
+    def _whole_rows(self, batch: TrieBatch, entropy: bool, names: list[str], *, one_by_one: bool) -> Values:
+        """Values from the model's own logits, row by row or all rows at once: for models of which less is known."""
+        rows = _Rows(batch)
+        token_T, row_T, column_T = batch.token[batch.scored], batch.scored_item, batch.depth[batch.scored] - 1
+        logp, entropies, hidden = [], [], []
+        groups = [slice(i, i + 1) for i in range(batch.n_items)] if one_by_one else [slice(0, batch.n_items)]
+        for group in groups:
+            width = int(rows.length[group].max())
+            out = self.model(input_ids=rows.token[group, :width], use_cache=False, output_hidden_states=bool(names))
+            pick = (row_T >= group.start) & (row_T < group.stop)
+            logits = out.logits[row_T[pick] - group.start, column_T[pick]]
+            log_p = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32).log_softmax(1)
+            logp.append(log_p.gather(1, token_T[pick, None])[:, 0])
+            if entropy:
+                entropies.append(-(log_p.exp() * log_p).sum(1))
+            if names:
+                hidden.extend(out.hidden_states[-1])
+        heads = {}
+        for name in names:
+            column = batch.depth[self._at(batch, name)].tolist()
+            heads[name] = self.heads[name](torch.stack([h[c] for h, c in zip(hidden, column, strict=True)]))
+        return Values(torch.cat(logp), torch.cat(entropies) if entropy else None, heads)
+
+    # -- choosing the path --------------------------------------------------------------------------------------------
+
+    def _find_head(self) -> tuple[list[nn.Module] | None, LogitHead | None, str]:
+        """The decoder without its head and the head, or (None, None, why not)."""
+        inner = self._inner[0]
+        config = inner.config
+        if getattr(config, "is_encoder_decoder", False):
+            raise ConfigError(f"{type(inner).__name__} is an encoder-decoder; unipref trains causal language models")
+        if any(getattr(c, "is_prompt_learning", False) for c in getattr(self.model, "peft_config", {}).values()):
+            return None, None, "prompt-learning adapters change the input"
+        decoder, module = inner.get_decoder(), inner.get_output_embeddings()
+        if decoder is inner or module is None:
+            return None, None, f"{type(inner).__name__} does not say where its decoder and head are"
+        text = config.get_text_config()
+        scale = getattr(text, "logit_scale", None) or 1 / (getattr(text, "logits_scaling", None) or 1)
+        softcap = getattr(text, "final_logit_softcapping", None)
+        return [decoder], LogitHead(module, scale=float(scale), softcap=softcap), ""
+
+    def _choose(self, path: str) -> Literal["tries", "rows"]:
+        probes = [_probe_batch(length, self._vocabulary(), self.device) for length in self._probes]
+        truth = [self._quietly(lambda b=b: self._whole_rows(b, False, [], one_by_one=True).logp) for b in probes]
+        if self._head is not None:
+            reason = self._compare(probes, truth, self._rows_hidden)
+            if reason:
+                self._head, self._head_reason = None, f"the head alone does not give the model's logits: {reason}"
+        if path == "rows":
+            return "rows"
+        reason = self._head_reason or self._why_not_tries(probes, truth)
+        if reason and path == "tries":
+            name = type(self._inner[0]).__name__
+            raise ConfigError(f"path='tries' is not exact for {name}: {reason}; use path='auto'")
+        self.path_reason = reason or "tries equal rows on the probe"
+        return "rows" if reason else "tries"
+
+    def _why_not_tries(self, probes: list[TrieBatch], truth: list[Tensor]) -> str:
+        inner = self._inner[0]
+        if self._has_dropout:
+            return "dropout is on"
+        before = inner.config._attn_implementation
+        if before not in ("sdpa", "eager", attention.NAME):
+            return f"the attention implementation {before!r} was asked for"
+        attention.install()
+        try:
+            inner.set_attn_implementation(attention.NAME)
+            if inner.config._attn_implementation != attention.NAME:
+                return "the model does not take its attention function by name"
+            reason = self._compare(probes, truth, self._tries_hidden)
+        except ConfigError as err:
+            reason = str(err)
+        except Exception as err:  # whatever a foreign architecture raises, it says that tries are not for it
+            reason = f"the model cannot run a row of tries ({type(err).__name__}: {err})"
+        if reason:
+            inner.set_attn_implementation(before)
+        return reason
+
+    def _compare(self, probes: list[TrieBatch], truth: list[Tensor], hidden_of: Any) -> str:
+        """Empty where the path gives the true log-probabilities, else what it gave."""
+        for batch, expected in zip(probes, truth, strict=True):
+            got = self._quietly(lambda b=batch: self._read(hidden_of(b), b, False, []).logp)
+            difference = float((got - expected).abs().max())
+            if not difference <= _probe_tolerance(self._dtype(), expected):
+                return f"log-probabilities differ by {difference:.2g} nats at {int(batch.depth.max()) + 1} tokens"
+        return ""
+
+    def _quietly(self, call: Any) -> Tensor:
+        training = self.training
+        self.train(not self._has_dropout)  # as in training, so that a dropout that was not found shows
+        try:
+            with torch.no_grad():
+                return call()
+        finally:
+            self.train(training)
+
+    def _dtype(self) -> torch.dtype:
+        device = self.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    def _vocabulary(self) -> int:
+        return self._inner[0].get_input_embeddings().num_embeddings
+
+    def _probe_lengths(self, longest: int | None) -> list[int]:
+        """Tokens of the short and the long probe: past the window of a windowed layer where that is cheap."""
+        text = self.config.get_text_config()
+        ceiling = getattr(text, "max_position_embeddings", None) or PROBE_LONGEST
+        past_window = max((window + 16 for window in _windows(text) if window + 16 <= PROBE_LONGEST), default=64)
+        long = min(longest or past_window, ceiling, _position_threshold(text) or ceiling)
+        return sorted({min(12, long), long})
+
+    def _unprobed_window(self) -> int | None:
+        """The smallest window that no probe went past, so that longer tries are not vouched for."""
+        unprobed = [window for window in _windows(self.config.get_text_config()) if window >= self._probes[-1]]
+        return min(unprobed, default=None)
+
+    @staticmethod
+    def _deeper_than(limit: int | None, batch: TrieBatch) -> bool:
+        return limit is not None and int(batch.depth.max()) + 1 > limit
+
+
+class _Rows:
+    """The items of a batch as rows, padded on the right with their own last token.
+
+    A causal model never looks to the right, so rows need no mask.
+
+    Attributes:
+        token: (R, L) vocabulary ids. length: (R,) tokens. place: (N,) where a node stands in the flattened rows.
+    """
+
+    def __init__(self, batch: TrieBatch) -> None:
+        device = batch.token.device
+        depth, parent = batch.depth, batch.parent
+        self.length = depth[batch.last] + 1
+        node = torch.full((batch.n_items, int(self.length.max())), -1, dtype=torch.int64, device=device)
+        here, row = batch.last, torch.arange(batch.n_items, device=device)
+        while len(here):  # up from the last tokens to the roots, all rows at once
+            node[row, depth[here]] = here
+            here = parent[here]
+            row, here = row[here >= 0], here[here >= 0]
+        real = node >= 0
+        self.token = batch.token[torch.where(real, node, batch.last[:, None])]
+        self.place = torch.zeros_like(depth)
+        self.place[node[real]] = real.flatten().nonzero().squeeze(1)
+
+
+def _inner_model(model: nn.Module) -> nn.Module:
+    """The transformers model under peft's wrappers."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _switch_dropout_off(model: nn.Module) -> None:
+    """Dropout of modules and of attention functions to 0; the saved configuration stays as it is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("dropout" in name or "layerdrop" in name or "jitter" in name):
+                setattr(module, name, 0.0)
+
+
+def _position_threshold(config: Any) -> int | None:
+    """Tokens past which rotary frequencies depend on the longest row of the batch (dynamic NTK, LongRoPE)."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [p for p in parameters.values() if isinstance(p, dict)] or [parameters]
+    if not any(p.get("rope_type") in ("dynamic", "longrope") for p in nested):
+        return None
+    known = [p.get("original_max_position_embeddings") for p in nested if p.get("original_max_position_embeddings")]
+    known.append(getattr(config, "original_max_position_embeddings", None) or config.max_position_embeddings)
+    return int(min(known))
+
+
+def _windows(config: Any) -> list[int]:
+    """Tokens that windowed or chunked layers look back, as far as the configuration says."""
+    return [w for w in (getattr(config, n, None) for n in ("sliding_window", "attention_chunk_size")) if w]
+
+
+def _probe_tolerance(dtype: torch.dtype, expected: Tensor) -> float:
+    """Nats by which two exact ways may differ: rounding, not visibility."""
+    if dtype in PROBE_TOLERANCE:
+        return PROBE_TOLERANCE[dtype] * max(1.0, float(expected.abs().max()))
+    return 0.05 * max(1.0, float(expected.abs().max()))
+
+
+def _probe_batch(length: int, vocabulary: int, device: torch.device) -> TrieBatch:
+    """Random tries whose longest row has `length` tokens: a pair, three branches, and a single item."""
+    generator = np.random.default_rng(length)
+
+    def ids(n: int) -> list[int]:
+        return generator.integers(0, vocabulary, max(n, 1)).tolist()
+
+    prompt, common = ids(length - length // 3 - length // 4), ids(length // 4 - 2)
+    tries = [
+        build_trie([(prompt, common + ids(length // 3)), (prompt, common + ids(length // 5))]),
+        build_trie([(ids(3), ids(2)), (ids(2), ids(4)), (ids(1), ids(3))]),
+    ]
+    return pack(tries).to(device)
+
+
+def reference_context(policy: Policy, reference: bool) -> Any:
+    """`policy.reference_mode()` if `reference`, else a context that does nothing."""
+    return policy.reference_mode() if reference else nullcontext()
