@@ -1,0 +1,27 @@
+"""Text to records to token tries: readers, operators, the account of every row, and tokenising."""
+
+from unipref.data.encode import EncodedRecord, check_tokenizer, encode, encode_records
+from unipref.data.formats import FORMATS, Format
+from unipref.data.operators import as_pairs, chosen_only, limit_records, mismatch, split_records
+from unipref.data.readers import read_records
+from unipref.data.report import DataReport, SetAside
+from unipref.data.split import conversation_key, is_heldout
+
+__all__ = [
+    "FORMATS",
+    "DataReport",
+    "EncodedRecord",
+    "Format",
+    "SetAside",
+    "as_pairs",
+    "check_tokenizer",
+    "chosen_only",
+    "conversation_key",
+    "encode",
+    "encode_records",
+    "is_heldout",
+    "limit_records",
+    "mismatch",
+    "read_records",
+    "split_records",
+]

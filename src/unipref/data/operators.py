@@ -1,0 +1,242 @@
+"""Operators: records to records, with an account of every one they drop, change or add."""
+
+import hashlib
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unipref.core.errors import ConfigError, DataError
+from unipref.core.records import Comparison, Item, Record, Text
+from unipref.data.report import DataReport, RowFault
+from unipref.data.split import is_heldout
+
+__all__ = ["as_pairs", "chosen_only", "limit_records", "mismatch", "split_records"]
+
+_RATINGS = ("score", "rating", "reward")
+
+
+def split_records(records: Sequence[Record], *, share: float) -> tuple[list[Record], list[Record]]:
+    """(training, held-out) records. A conversation is on one side only, whatever else is in the data.
+
+    Raises:
+        ValueError: `share` is not in [0, 1).
+    """
+    sides: tuple[list[Record], list[Record]] = ([], [])
+    for record in records:
+        sides[is_heldout(record.conversation, share=share)].append(record)
+    return sides
+
+
+def limit_records(records: Sequence[Record], n: int, *, seed: int = 0) -> tuple[list[Record], DataReport]:
+    """At most `n` of `records`, in their order, chosen by a hash of their texts and `seed`.
+
+    The order of a file does not matter, and a larger `n` contains every smaller one.
+
+    Raises:
+        ConfigError: `n` is below one.
+    """
+    if n < 1:
+        raise ConfigError(f"a limit of {n} records leaves nothing; give 1 or more, or no limit")
+    report = DataReport(n_read=len(records), n_kept=min(n, len(records)))
+    if n >= len(records):
+        return list(records), report
+    report.left_out["limit"] = len(records) - n
+    order = sorted(range(len(records)), key=lambda i: (_digest(records[i], seed), records[i].id))
+    return [records[i] for i in sorted(order[:n])], report
+
+
+def _digest(record: Record, seed: int) -> bytes:
+    texts = [(item.context, item.response) for item in record.items]
+    return hashlib.sha256(repr((seed, texts)).encode("utf-8", "backslashreplace")).digest()
+
+
+def chosen_only(records: Sequence[Record]) -> tuple[list[Record], DataReport]:
+    """The responses worth imitating, for supervised fine-tuning: of a comparison the preferred side, of a list the
+    best-ranked (or best-rated) response, of labelled responses those with thumbs up, and every unjudged response.
+    """
+    report = DataReport(n_read=len(records))
+    kept = []
+    for record in records:
+        keep = _worth_imitating(record)
+        if not keep:
+            report.left_out["no response with thumbs up"] = report.left_out.get("no response with thumbs up", 0) + 1
+            continue
+        report.change("only preferred responses kept", len(keep) < len(record.items))
+        kept.append(replace(record, items=tuple(record.items[i] for i in keep), comparisons=()))
+    report.n_kept = len(kept)
+    return kept, report
+
+
+def _worth_imitating(record: Record) -> list[int]:
+    items = record.items
+    if record.comparisons:
+        return sorted({c.winner if c.preference >= 0.5 else c.loser for c in record.comparisons})
+    if any(item.label is not None for item in items):
+        return [i for i, item in enumerate(items) if item.label]
+    goodness = _goodness(items) if len(items) > 1 else {}
+    if goodness:
+        best = max(goodness.values())
+        return [i for i, value in goodness.items() if value == best][:1]
+    return list(range(len(items)))
+
+
+def _goodness(items: Sequence[Item], by: str | None = None) -> dict[int, float]:
+    """How good each ranked or rated item is, higher is better; items without a rank or rating are absent."""
+    if by is None and any(item.rank is not None for item in items):
+        return {i: -float(item.rank) for i, item in enumerate(items) if item.rank is not None}
+    name = by or next((name for name in _RATINGS if any(name in item.columns for item in items)), None)
+    return {i: item.columns[name] for i, item in enumerate(items) if name is not None and name in item.columns}
+
+
+def as_pairs(
+    records: Sequence[Record], *, which: str = "all", by: str | None = None
+) -> tuple[list[Record], DataReport]:
+    """The same responses with comparisons between them, for methods that need pairs. No text is copied.
+
+    Lists get a comparison for every two responses that differ in rank or rating ("all"), or one of the best against
+    the worst ("best_worst"); a difference in rating becomes the comparison's margin. Labelled responses to one prompt
+    become one record that compares every thumbs up with every thumbs down. Records with comparisons stay as they are.
+    A record's weight holds for each of its comparisons.
+
+    Args:
+        which: "all" or "best_worst"; of labelled responses "best_worst" takes the first of each label.
+        by: the column to rate by; the rank, or else a column "score", "rating" or "reward", where it is not named.
+
+    Raises:
+        ConfigError: `which` is neither.
+        DataError: no record gives a pair.
+    """
+    if which not in ("all", "best_worst"):
+        raise ConfigError(f"pairs of a list are 'all' or 'best_worst', not {which!r}")
+    report = DataReport(n_read=len(records))
+    paired: list[Record] = []
+    thumbs: dict[Text, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.comparisons:
+            paired.append(record)
+        elif len(record.items) == 1 and record.items[0].label is not None:
+            thumbs[record.items[0].context].append(record)
+        else:
+            try:
+                paired.append(_compare_list(record, which, by))
+            except RowFault as fault:
+                report.drop(fault, source=record.source or record.id, line=record.line, strict=False)
+            else:
+                report.change("list compared in pairs")
+    for group in thumbs.values():
+        record = _compare_labels(group, which)
+        if record is None:
+            fault = RowFault("no other response of the other label to the same prompt")
+            for member in group:
+                report.drop(fault, source=member.source or member.id, line=member.line, strict=False)
+            continue
+        paired.append(record)
+        joined = "joined with another response to its prompt"
+        report.left_out[joined] = report.left_out.get(joined, 0) + len(group) - 1
+    if not paired:
+        raise DataError(
+            f"no pair can be made of {len(records)} records: {report.counts or 'there are none'}; "
+            "use a method for unpaired data, such as kto"
+        )
+    report.n_kept = len(paired)
+    return paired, report
+
+
+def _compare_labels(group: list[Record], which: str) -> Record | None:
+    ups = [record for record in group if record.items[0].label]
+    downs = [record for record in group if not record.items[0].label]
+    if which == "best_worst":
+        ups, downs = ups[:1], downs[:1]
+    pairs = tuple(
+        Comparison(i, len(ups) + j)
+        for i, up in enumerate(ups)
+        for j, down in enumerate(downs)
+        if up.items[0].response != down.items[0].response
+    )
+    if not pairs:
+        return None
+    members = [*ups, *downs]
+    return replace(
+        group[0],
+        items=tuple(replace(member.items[0], label=None) for member in members),
+        comparisons=pairs,
+        weight=sum(member.weight for member in members) / len(members),
+    )
+
+
+def _compare_list(record: Record, which: str, by: str | None) -> Record:
+    goodness = _goodness(record.items, by)
+    if len(goodness) < 2:
+        raise RowFault("fewer than two responses have a rank or rating")
+    ranked = by is None and any(item.rank is not None for item in record.items)
+    order = sorted(goodness, key=lambda i: (-goodness[i], i))
+    pairs = [(i, j) for at, i in enumerate(order) for j in order[at + 1 :]]
+    if which == "best_worst":
+        pairs = [(order[0], order[-1])]
+    pairs = [
+        (i, j) for i, j in pairs if goodness[i] > goodness[j] and record.items[i].response != record.items[j].response
+    ]
+    if not pairs:
+        raise RowFault("no two responses differ in rank or rating")
+    used = sorted({i for pair in pairs for i in pair})
+    return replace(
+        record,
+        items=tuple(record.items[i] for i in used),
+        comparisons=tuple(
+            Comparison(used.index(i), used.index(j), margin=None if ranked else goodness[i] - goodness[j])
+            for i, j in pairs
+        ),
+    )
+
+
+def mismatch(records: Sequence[Record], *, seed: int, epoch: int) -> list[Record]:
+    """For every item, in order, a record of its context with the response of an item that has another context.
+
+    KTO's baseline is the mean log-ratio over these. They are fixed by (seed, epoch) over the whole data set, so
+    they depend neither on batches nor on ranks. Every response is used once, unless one prompt holds more than half
+    of the items: then the responses of the others are drawn with replacement.
+
+    Raises:
+        DataError: fewer than two different prompts, so that no response is a stranger's.
+    """
+    items = [(record, k) for record in records for k in range(len(record.items))]
+    by_context: dict[Text, list[int]] = defaultdict(list)
+    for i, (record, k) in enumerate(items):
+        by_context[record.items[k].context].append(i)
+    donor: dict[int, int] = {}
+    for is_text in (True, False):  # a response of messages does not fit a context of text
+        groups = [group for context, group in by_context.items() if isinstance(context, str) == is_text]
+        if groups:
+            donor.update(_strangers(groups, random.Random(f"mismatch {seed} {epoch} {is_text}")))
+    return [
+        replace(
+            record,
+            id=f"{record.id}~{k}",
+            items=(replace(record.items[k], label=None, rank=None, columns={}, **_response(items[donor[i]])),),
+            comparisons=(),
+        )
+        for i, (record, k) in enumerate(items)
+    ]
+
+
+def _response(owner: tuple[Record, int]) -> dict[str, object]:
+    item = owner[0].items[owner[1]]
+    return {"response": item.response, "response_ids": item.response_ids}
+
+
+def _strangers(groups: list[list[int]], rng: random.Random) -> dict[int, int]:
+    """For every member of `groups` a member of another group."""
+    if len(groups) < 2:
+        raise DataError("mismatched pairs need two different prompts or more, found one; add rows with other prompts")
+    groups = [rng.sample(group, len(group)) for group in rng.sample(groups, len(groups))]
+    row = [i for group in groups for i in group]
+    largest = max(map(len, groups))
+    if 2 * largest <= len(row):  # in a row of groups, a step as long as the largest leaves every group
+        return {i: row[(at + largest) % len(row)] for at, i in enumerate(row)}
+    donors, start = {}, 0
+    for group in groups:
+        others = row[:start] + row[start + len(group) :]
+        donors.update({i: rng.choice(others) for i in group})
+        start += len(group)
+    return donors
