@@ -1,0 +1,141 @@
+"""Examples: a record's trie with what is known of its items, and the batch an objective sees."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from unipref.core.batch import Batch, Clock
+from unipref.core.errors import ConfigError
+from unipref.core.records import Record
+from unipref.core.tries import Trie, TrieBatch
+
+__all__ = ["Example", "assemble", "data_batch", "split_by_tokens"]
+
+_PAIR_COLUMNS = frozenset({"preference", "margin", "chosen", "rejected"})
+
+
+@dataclass(eq=False)
+class Example:
+    """One record, ready to train on.
+
+    Attributes:
+        record: the text and the facts.
+        trie: its tokens.
+        ref_logp: reference name -> per item the (len,) float32 log-probabilities of its scored tokens. The first
+            reference is named "ref_logp", further ones "ref_logp.NAME".
+        mismatched: KTO's other response to this record's context, a record of its own that is only scored.
+    """
+
+    record: Record
+    trie: Trie
+    ref_logp: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    mismatched: "Example | None" = None
+
+
+def split_by_tokens(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
+    """`examples` in groups of at most `max_tokens` trie nodes each (a longer one is alone), similar sizes together."""
+    groups: list[list[Example]] = []
+    size = 0
+    for example in sorted(examples, key=lambda e: e.trie.n_nodes):
+        if not groups or size + example.trie.n_nodes > max_tokens:
+            groups.append([])
+            size = 0
+        groups[-1].append(example)
+        size += example.trie.n_nodes
+    return groups
+
+
+def _labels(record: Record) -> list[float]:
+    """1, 0 or NaN per item: what a person said of it, or else its side of a comparison that is no tie."""
+    labels = [np.nan if item.label is None else float(item.label) for item in record.items]
+    for comparison in record.comparisons:
+        if comparison.preference == 0.5:
+            continue
+        up, down = comparison.winner, comparison.loser
+        if comparison.preference < 0.5:
+            up, down = down, up
+        labels[up] = 1.0 if np.isnan(labels[up]) else labels[up]
+        labels[down] = 0.0 if np.isnan(labels[down]) else labels[down]
+    return labels
+
+
+def data_batch(examples: Sequence[Example], *, columns: Iterable[str] = (), clock: Clock | None = None) -> Batch:
+    """What the data alone says of `examples`: everything of the batch but the policy's columns.
+
+    Args:
+        columns: item columns that the objective asks for ("reward", ...), float32; missing values are NaN.
+
+    Raises:
+        ConfigError: a column is on no item of any example.
+    """
+    items: dict[str, torch.Tensor] = {
+        "len": torch.tensor([len(nodes) for e in examples for nodes in e.trie.scored], dtype=torch.float32),
+        "label": torch.tensor([label for e in examples for label in _labels(e.record)], dtype=torch.float32),
+        "weight": torch.tensor([e.record.weight for e in examples for _ in e.record.items], dtype=torch.float32),
+        "group": torch.tensor([g for g, e in enumerate(examples) for _ in e.record.items], dtype=torch.int64),
+    }
+    for name in sorted(set(columns) - set(items) - _PAIR_COLUMNS):
+        values = [item.columns.get(name, np.nan) for e in examples for item in e.record.items]
+        items[name] = torch.tensor(values, dtype=torch.float32)
+    tokens: dict[str, torch.Tensor] = {}
+    for name in examples[0].ref_logp if examples else ():
+        per_token = np.concatenate([values for e in examples for values in e.ref_logp[name]])
+        tokens[name] = torch.from_numpy(per_token)
+        sums = [float(values.sum(dtype=np.float64)) for e in examples for values in e.ref_logp[name]]
+        items[name] = torch.tensor(sums, dtype=torch.float32)
+
+    start = np.cumsum([0, *(len(e.record.items) for e in examples)])
+    rows = [
+        (int(s) + c.winner, int(s) + c.loser, c.preference, np.nan if c.margin is None else c.margin, e.record.weight)
+        for e, s in zip(examples, start, strict=False)
+        for c in e.record.comparisons
+    ]
+    pairs: dict[str, torch.Tensor] = {}
+    if rows:
+        winner, loser, preference, margin, weight = zip(*rows, strict=True)
+        pairs = {
+            "chosen": torch.tensor(winner),
+            "rejected": torch.tensor(loser),
+            "preference": torch.tensor(preference, dtype=torch.float32),
+            "margin": torch.tensor(margin, dtype=torch.float32),
+            "weight": torch.tensor(weight, dtype=torch.float32),
+        }
+    return Batch(items=items, pairs=pairs, tokens=tokens, clock=clock or Clock())
+
+
+def assemble(
+    data: Batch, tries: TrieBatch, logp_T: torch.Tensor, heads: Mapping[str, torch.Tensor], **further: torch.Tensor
+) -> Batch:
+    """`data` with the policy's values: token and item log-probabilities and head outputs, on the policy's device.
+
+    Args:
+        logp_T: (T,) aligned with `tries.scored`.
+        heads: head name -> (I,).
+        further: live references, name -> (T,).
+
+    Raises:
+        ConfigError: a name is a column of the data already.
+    """
+    device = logp_T.device
+
+    def total(values_T: torch.Tensor) -> torch.Tensor:
+        return values_T.new_zeros(tries.n_items).index_add(0, tries.scored_item, values_T)
+
+    new = {"logp": total(logp_T), **{name: total(value) for name, value in further.items()}, **heads}
+    clash = sorted(set(new) & set(data.items))
+    if clash:
+        raise ConfigError(f"the data brings columns that the model computes: {', '.join(clash)}; rename or drop them")
+    return Batch(
+        items={**{name: value.to(device) for name, value in data.items.items()}, **new},
+        pairs={name: value.to(device) for name, value in data.pairs.items()},
+        tokens={
+            **{name: value.to(device) for name, value in data.tokens.items()},
+            **further,
+            "logp": logp_T,
+            "item": tries.scored_item,
+        },
+        statistics={name: value.to(device) for name, value in data.statistics.items()},
+        clock=data.clock,
+    )

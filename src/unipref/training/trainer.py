@@ -1,0 +1,423 @@
+"""The one trainer: a `transformers.Trainer` whose step's loss does not depend on how the step was cut up.
+
+One batch of the trainer is a rank's records of one optimiser step. Inside the step they are cut into forwards by a token
+budget; every term divides global sums, so micro-batches, packing and ranks change nothing but the time.
+"""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainingArguments
+
+from unipref.core.batch import Batch, Clock
+from unipref.core.errors import ConfigError, UniprefError
+from unipref.core.io import write_text
+from unipref.core.tries import Trie, TrieBatch, build_trie, pack
+from unipref.engine import Policy
+from unipref.objectives import Objective, as_objective
+from unipref.training.examples import Example, assemble, data_batch, split_by_tokens
+from unipref.training.metrics import MetricSums, batch_metrics
+from unipref.training.precision import autocast
+
+__all__ = ["COMPLETE", "NonFiniteLossError", "PreferenceTrainer", "StepSampler", "last_checkpoint"]
+
+COMPLETE = "complete.json"  # written last into a checkpoint; a resume trusts no folder without it
+HEADS = "heads.safetensors"
+
+
+class NonFiniteLossError(UniprefError, ArithmeticError):
+    """The loss became NaN or infinite; nothing was updated with it."""
+
+
+def last_checkpoint(folder: Path | str) -> Path | None:
+    """The newest whole checkpoint in `folder`, or None. A folder that a kill left half-written is passed over."""
+    found = [path.parent for path in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
+    return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+class StepSampler(Sampler[list[int]]):
+    """This rank's rows of every optimiser step of an epoch.
+
+    The order depends on seed and epoch alone: not on ranks, nor on where a resumed run begins. Rank r takes each W-th row
+    of the step, so a short last step is shared too; a rank may get no row.
+
+    Args:
+        sizes: (n,) tokens per row, for `by_length`.
+        by_length: rows of similar size share a step; the steps themselves stay in random order.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], step_size: int, *, seed: int, rank: int, world: int, by_length: bool
+    ) -> None:
+        self.sizes = np.asarray(sizes)
+        self.step_size, self.seed, self.rank, self.world, self.by_length = step_size, seed, rank, world, by_length
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.sizes) / self.step_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(len(self.sizes))
+        if self.by_length:
+            order = order[np.argsort(self.sizes[order], kind="stable")]
+        steps = [order[i : i + self.step_size] for i in range(0, len(order), self.step_size)]
+        if self.by_length:
+            steps = [steps[i] for i in rng.permutation(len(steps))]
+        for rows in steps:
+            yield rows[self.rank :: self.world].tolist()
+
+
+def _collate(examples: list[Example]) -> dict[str, list[Example]]:
+    return {"examples": examples}
+
+
+class PreferenceTrainer(Trainer):
+    """Trains a policy (and its heads) on an objective.
+
+    Args:
+        policy: the one wrapped module.
+        objective: what to minimise.
+        args: as for `transformers.Trainer`; `per_device_train_batch_size` is a rank's records per optimiser step and
+            `gradient_accumulation_steps` stays 1, because the step cuts itself up.
+        train, heldout: examples; references that the objective needs are cached in them or given live.
+        max_tokens: trie nodes per forward.
+        references: live references by column name ("ref_logp", "ref_logp.NAME"), used where an example caches none. None
+            as the value is the policy with its adapters switched off.
+        by_length: rows of similar length share a step.
+        tokenizer: saved beside the weights.
+
+    Raises:
+        ConfigError: the objective needs a column, head or reference that nothing provides.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        args: TrainingArguments,
+        train: Sequence[Example],
+        heldout: Sequence[Example] = (),
+        *,
+        max_tokens: int = 8192,
+        references: Mapping[str, Policy | None] | None = None,
+        by_length: bool = False,
+        tokenizer: Any = None,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        self.objective = as_objective(objective)
+        self.references = dict(references or {})
+        self.max_tokens, self.by_length = max_tokens, by_length
+        self._check(policy, args, train)
+        super().__init__(
+            model=policy,
+            args=args,
+            data_collator=_collate,
+            train_dataset=list(train),
+            eval_dataset=list(heldout) or None,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+        )
+        self.model_accepts_loss_kwargs = False
+        self._sums = MetricSums()
+        self._started = time.perf_counter()
+        self._tokens = 0
+        for reference in self.references.values():
+            if reference is not None:
+                reference.to(args.device).eval().requires_grad_(False)
+
+    def _check(self, policy: Policy, args: TrainingArguments, train: Sequence[Example]) -> None:
+        if not train:
+            raise ConfigError("there is no record to train on; `data.json` in the run folder says what was set aside")
+        if args.gradient_accumulation_steps != 1:
+            raise ConfigError(
+                "gradient_accumulation_steps must stay 1: a step cuts its records into forwards of max_tokens by itself"
+            )
+        missing = sorted(set(self.objective.heads) - set(policy.heads))
+        if missing:
+            raise ConfigError(f"the objective trains heads that the policy lacks: {', '.join(missing)}")
+        needed = {name for name in self.objective.needs if name == "ref_logp" or name.startswith("ref_logp.")}
+        lacking = sorted(name for name in needed - set(self.references) if name not in train[0].ref_logp)
+        if lacking:
+            raise ConfigError(
+                f"the objective needs the reference columns {', '.join(lacking)}; cache them with cache_references() "
+                "or pass them as live references"
+            )
+        columns = self._columns(policy)
+        absent = [
+            name for name in columns if all(name not in item.columns for e in train for item in e.record.items)
+        ]
+        if absent:
+            present = sorted({name for e in train for item in e.record.items for name in item.columns}) or ["none"]
+            raise ConfigError(
+                f"the objective needs the columns {', '.join(absent)} per response; the data has {', '.join(present)}"
+            )
+        if self.objective.unit_needs == "pair" and not any(e.record.comparisons for e in train):
+            raise ConfigError("the objective compares two responses, and no record holds a comparison")
+        if self.objective.statistics and any(e.mismatched is None for e in train):
+            raise ConfigError("the objective needs mismatched responses; attach them with attach_mismatched()")
+
+    def _columns(self, policy: Policy) -> list[str]:
+        known = {"logp", "len", "label", "weight", "group", "preference", "margin", *policy.heads}
+        return sorted(
+            name
+            for name in self.objective.needs - known
+            if name != "ref_logp" and not name.startswith("ref_logp.") and name not in self._statistic_names()
+        )
+
+    def _statistic_names(self) -> set[str]:
+        return {statistic.name for statistic in self.objective.statistics}
+
+    # ---- data ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        sampler = StepSampler(
+            [example.trie.n_nodes for example in self.train_dataset],
+            self.args.per_device_train_batch_size * self.args.world_size,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            rank=self.args.process_index,
+            world=self.args.world_size,
+            by_length=self.by_length,
+        )
+        loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=_collate)
+        loader.set_epoch = sampler.set_epoch  # what the training loop calls at the start of an epoch
+        self._sampler = sampler
+        return loader
+
+    # ---- one step ----
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, list[Example]], num_items_in_batch=None):
+        """Backward of one optimiser step; returns its loss (over all ranks) times one, for the log."""
+        model.train()
+        clock = Clock(self.state.global_step, self.state.max_steps)
+        world = self.args.world_size
+        groups = split_by_tokens(inputs["examples"], self.max_tokens)
+        batches = [data_batch(group, columns=self._columns(self.policy), clock=clock) for group in groups]
+        statistics = self._statistics(groups, clock)
+        batches = [batch.with_statistics(**statistics) for batch in batches]
+        denominators = self._global_denominators(batches)
+        logging = (self.state.global_step + 1) % max(int(self.args.logging_steps), 1) == 0
+
+        n_forwards = self._max_over_ranks(len(groups))
+        total = torch.zeros((), device=self.args.device)
+        for i in range(n_forwards):
+            last = i == n_forwards - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                if i < len(groups):
+                    batch = self._forward(model, groups[i], batches[i])
+                    loss = self.objective.loss(batch, denominators)
+                    value = loss.total
+                    self._collect(batch, loss, denominators, diagnose=logging)
+                else:  # another rank has more to do: take part in its communication with a gradient of zero
+                    value = self._idle_forward(model)
+                if not torch.isfinite(value.detach()):
+                    raise NonFiniteLossError(self._non_finite(batch))
+                self.accelerator.backward(value * world)  # data parallelism averages over ranks; a sum is meant
+                total += value.detach() * world
+        self._sums.mark_step()
+        self._tokens += sum(example.trie.n_nodes for example in inputs["examples"])
+        return total
+
+    @property
+    def policy(self) -> Policy:
+        """The policy inside whatever the accelerator wrapped around it."""
+        return self.accelerator.unwrap_model(self.model) if hasattr(self, "accelerator") else self.model
+
+    def _want(self) -> tuple[str, ...]:
+        return ("logp", *self.objective.heads)
+
+    def _forward(self, model: torch.nn.Module, examples: Sequence[Example], data: Batch) -> Batch:
+        tries = pack([example.trie for example in examples]).to(self.args.device)
+        with self.compute_loss_context_manager():
+            values = model(tries, want=self._want())
+        return assemble(data, tries, values.logp, values.heads, **self._live(tries, examples))
+
+    def _live(self, tries: TrieBatch, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+        """(T,) log-probabilities under the references that the examples do not cache."""
+        found = {}
+        for name, reference in self.references.items():
+            if name in examples[0].ref_logp:
+                continue
+            with torch.no_grad(), self.compute_loss_context_manager():
+                if reference is None:
+                    with self.policy.reference_mode():
+                        found[name] = self.policy(tries, want=("logp",)).logp
+                else:
+                    found[name] = reference(tries, want=("logp",)).logp
+        return found
+
+    def _idle_forward(self, model: torch.nn.Module) -> torch.Tensor:
+        trie: Trie = build_trie([([0], [0])])
+        with self.compute_loss_context_manager():
+            values = model(pack([trie]).to(self.args.device), want=self._want())
+        return (values.logp.sum() + sum(head.sum() for head in values.heads.values())) * 0.0
+
+    def _statistics(self, groups: Sequence[Sequence[Example]], clock: Clock) -> dict[str, torch.Tensor]:
+        """The objective's statistics over the whole step, taken without gradient before the loss."""
+        if not self.objective.statistics:
+            return {}
+        mismatched = [example.mismatched for group in groups for example in group]
+        sums = {s.name: torch.zeros(2, dtype=torch.float64) for s in self.objective.statistics}
+        parts = split_by_tokens(mismatched, self.max_tokens)
+        self.policy.eval()
+        try:
+            for i in range(self._max_over_ranks(len(parts))):
+                with torch.no_grad():
+                    if i >= len(parts):
+                        self._idle_forward(self.model_wrapped)
+                        continue
+                    batch = self._forward(self.model_wrapped, parts[i], data_batch(parts[i], clock=clock))
+                    for statistic in self.objective.statistics:
+                        sums[statistic.name] += torch.stack(statistic.sums(batch)).cpu()
+        finally:
+            self.policy.train()
+        totals = {name: self._sum_over_ranks(value) for name, value in sums.items()}
+        return {s.name: s.value(*totals[s.name]).float() for s in self.objective.statistics}
+
+    def _global_denominators(self, batches: Sequence[Batch]) -> dict[str, torch.Tensor]:
+        names = [term.name for term in self.objective.terms]
+        sums = torch.zeros(len(names), dtype=torch.float64)
+        for batch in batches:
+            parts = self.objective.denominators(batch)
+            sums += torch.stack([parts[name].double().cpu() for name in names])
+        return dict(zip(names, self._sum_over_ranks(sums).unbind(), strict=True))
+
+    def _sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        if self.args.world_size == 1:
+            return values
+        return self.accelerator.reduce(values.to(self.args.device), reduction="sum").cpu()
+
+    def _max_over_ranks(self, value: int) -> int:
+        if self.args.world_size == 1:
+            return value
+        return int(self.accelerator.gather(torch.tensor([value], device=self.args.device)).max())
+
+    def _gather(self, value: dict) -> list[dict]:
+        return [value] if self.args.world_size == 1 else gather_object([value])
+
+    def _non_finite(self, batch: Batch) -> str:
+        bad = [name for name, column in batch.items.items() if name == "logp" and not torch.isfinite(column).all()]
+        where = "the log-probabilities of the policy" if bad else "the objective"
+        return (
+            f"the loss is not finite at step {self.state.global_step + 1}: it comes from {where}. Nothing was updated. "
+            "Lower train.learning_rate, or use train.precision=float32; the last checkpoint is whole"
+        )
+
+    # ---- metrics ----
+
+    def _collect(self, batch: Batch, loss: Any, denominators: Mapping[str, torch.Tensor], *, diagnose: bool) -> None:
+        with torch.no_grad():
+            self._sums.add(batch_metrics(self.objective, batch))
+            for name, value in loss.terms.items():
+                self._sums.add_total(f"loss/{name}", value.detach())
+        if diagnose:
+            for name, value in self.objective.diagnostics(batch, denominators).items():
+                self._sums.add_value(f"upo/{name}" if "/" not in name else name, value, weight=len(batch.item("logp")))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the trainer's numbers together with the sample-weighted metrics since the last log."""
+        if "loss" in logs:
+            logs = {**logs, **self._sums.reduce(self._gather)}
+            logs["seconds"] = time.perf_counter() - self._started
+            logs["tokens"] = self._tokens
+            self._sums = MetricSums()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self, eval_dataset: Sequence[Example] | None = None, ignore_keys=None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss and metrics over all held-out records: exact sums, so the same at any batch size and number of ranks."""
+        examples = list(self.eval_dataset if eval_dataset is None else eval_dataset)
+        mine = examples[self.args.process_index :: self.args.world_size]
+        clock = Clock(self.state.global_step, max(self.state.max_steps, 1))
+        groups = split_by_tokens(mine, self.max_tokens)
+        statistics = self._statistics(groups, clock)
+        batches = [
+            data_batch(g, columns=self._columns(self.policy), clock=clock).with_statistics(**statistics)
+            for g in groups
+        ]
+        denominators = self._global_denominators(batches)
+        sums = MetricSums()
+        was_training = self.model_wrapped.training
+        self.model_wrapped.eval()
+        with torch.no_grad():
+            for i in range(self._max_over_ranks(len(groups))):
+                if i >= len(groups):
+                    self._idle_forward(self.model_wrapped)
+                    continue
+                batch = self._forward(self.model_wrapped, groups[i], batches[i])
+                sums.add(batch_metrics(self.objective, batch))
+                loss = self.objective.loss(batch, denominators)
+                sums.add_total("loss", loss.total)
+        self.model_wrapped.train(was_training)
+        metrics = {f"{metric_key_prefix}_{k}": v for k, v in sums.reduce(self._gather).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- checkpoints ----
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save what `AutoModelForCausalLM` and `AutoTokenizer` load, and the heads beside it."""
+        from safetensors.torch import save_file
+
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        policy = self.policy
+        inner = None
+        if state_dict is not None:  # gathered from shards
+            inner = {k.removeprefix("model."): v for k, v in state_dict.items() if k.startswith("model.")}
+        if self.args.should_save:
+            policy.model.save_pretrained(folder, state_dict=inner)
+            if len(policy.heads):
+                source = state_dict if state_dict is not None else policy.state_dict()
+                heads = {k: v.contiguous() for k, v in source.items() if k.startswith("heads.")}
+                save_file(heads, folder / HEADS)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            if folder.is_dir():  # rotation may have removed it
+                write_text(folder / COMPLETE, json.dumps({"step": self.state.global_step}))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        self._load_weights(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+            return
+        self._load_weights(Path(self.state.best_model_checkpoint))
+
+    def _load_weights(self, folder: Path) -> None:
+        from safetensors.torch import load_file
+
+        from unipref.engine.weights import load_weights
+
+        policy = self.policy
+        load_weights(policy.model, folder)
+        if len(policy.heads):
+            state = load_file(folder / HEADS)
+            policy.heads.load_state_dict({k.removeprefix("heads."): v for k, v in state.items()})
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """The precision that the steps run in, for passes outside of them."""
+        return autocast(self.args.device, "bfloat16" if self.args.bf16 else "float32")

@@ -1,0 +1,67 @@
+"""One rank of a run, started by test_ranks.py with torchrun or alone; rank 0 writes losses and weights' checksums."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import pair_examples, tiny_policy, with_references  # noqa: E402
+from transformers import TrainingArguments  # noqa: E402
+
+from unipref.objectives import as_objective, dpo, kto, upo  # noqa: E402
+from unipref.training import PreferenceTrainer  # noqa: E402
+
+OBJECTIVES = {
+    "dpo": dpo(beta=0.1),
+    "kto": kto(beta=0.1),
+    "upo": upo(base="dpo", warmup=0.3),
+}
+
+
+def main(name: str, folder: str) -> None:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(1)
+    # 7 records, 4 a step: the last step of an epoch has 3, so the two ranks have different shares of it; the budget of
+    # 40 tokens cuts them into different numbers of forwards
+    examples = with_references(pair_examples(7, weights=[1, 2, 1, 1, 3, 1, 1]), tiny_policy(2))
+    objective = as_objective(OBJECTIVES[name])
+    policy = tiny_policy(1, heads=objective.heads)
+    args = TrainingArguments(
+        output_dir=folder,
+        per_device_train_batch_size=4 // world,
+        max_steps=5,
+        learning_rate=1e-3,
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        ddp_backend="gloo" if world > 1 else None,
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        seed=0,
+    )
+    trainer = PreferenceTrainer(policy, objective, args, examples, examples, max_tokens=40)
+    trainer.train()
+    evaluation = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        rows = [row for row in trainer.state.log_history if "loss" in row]
+        for row in rows:
+            row.pop("seconds")
+            row.pop("tokens")  # of this rank
+        weights = {key: value.sum().item() for key, value in trainer.policy.state_dict().items()}
+        evaluation.pop("epoch", None)
+        Path(folder, "result.json").write_text(json.dumps({"rows": rows, "eval": evaluation, "weights": weights}))
+    if world > 1:  # an exit with live connections can abort
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
