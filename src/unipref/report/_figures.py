@@ -1,0 +1,110 @@
+"""Where things stand on an axis: plain numbers that the templates draw."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Axis", "Line", "Panel", "axis", "panel"]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A linear scale from `low` to `high` with ticks at round numbers."""
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        """Per cent of the way from `low` to `high`, rounded to 0.01, held within 0 and 100."""
+        return round(min(100.0, max(0.0, 100 * (value - self.low) / (self.high - self.low))), 2)
+
+
+def axis(values: Iterable[float | None], *, around_zero: bool = False, about: int = 5) -> Axis:
+    """An axis that holds all `values` with a little room; symmetric where it is `around_zero`.
+
+    Example:
+        >>> axis([0.52, 0.61]).ticks
+        (0.52, 0.54, 0.56, 0.58, 0.6)
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    if around_zero:
+        high = max(abs(low), abs(high))
+        low = -high
+    room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
+    low, high = low - room, high + room
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    digits = max(0, -math.floor(math.log10(step)))
+    return Axis(low, high, tuple(round(i * step, digits) + 0.0 for i in range(first, last + 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One run's curve: points as SVG takes them, and its last value."""
+
+    run: str
+    seed: str
+    points: str
+    n: int
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One metric over optimiser steps, drawn in a box of WIDTH x HEIGHT with a margin for the numbers."""
+
+    metric: str
+    title: str
+    lines: list[Line]
+    x: Axis
+    y: Axis
+
+
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 340, 190, 46, 24, 8
+
+
+def panel(metric: str, title: str, curves: Sequence[Any]) -> Panel | None:
+    """The panel of `metric`, or None where no run logged it twice.
+
+    Args:
+        curves: objects with run, seed and rows (dictionaries with "step" and metrics; None is a gap).
+    """
+    series = []
+    for curve in curves:
+        points = [(row["step"], row[metric]) for row in curve.rows if _plotted(row, metric)]
+        if len(points) > 1:
+            series.append((curve, points))
+    if not series:
+        return None
+    x = Axis(min(p[0] for _, ps in series for p in ps), max(p[0] for _, ps in series for p in ps), ())
+    x = Axis(x.low, max(x.high, x.low + 1), tuple(t for t in axis([x.low, x.high]).ticks if x.low <= t <= x.high))
+    y = axis([p[1] for _, ps in series for p in ps])
+    lines = [
+        Line(curve.run, curve.seed, " ".join(_point(x, y, *p) for p in points), len(points), points[-1][1])
+        for curve, points in series
+    ]
+    return Panel(metric, title, lines, x, y)
+
+
+def _plotted(row: Mapping[str, Any], metric: str) -> bool:
+    return row.get(metric) is not None and math.isfinite(row[metric])
+
+
+def _point(x: Axis, y: Axis, step: float, value: float) -> str:
+    return f"{x_at(x, step)},{y_at(y, value)}"
+
+
+def x_at(x: Axis, step: float) -> float:
+    """Horizontal position in the box."""
+    return round(LEFT + (WIDTH - LEFT - 8) * x.at(step) / 100, 1)
+
+
+def y_at(y: Axis, value: float) -> float:
+    """Vertical position in the box; larger values are higher up."""
+    return round(TOP + (HEIGHT - TOP - BOTTOM) * (1 - y.at(value) / 100), 1)

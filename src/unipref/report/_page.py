@@ -1,0 +1,239 @@
+"""One HTML file that shows a run folder and needs no network."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from unipref.core.io import write_text
+from unipref.report import _figures
+from unipref.report._folder import REFERENCE, RunFolder, load
+from unipref.report._words import MINUS, Metric, columns, found, judge, metric_of, verdicts
+
+__all__ = ["write_report"]
+
+N_SAMPLES = 40
+N_SET_ASIDE = 50
+
+CURVES = {
+    "loss": "Loss",
+    "rewards/accuracies": "Reward accuracy (training rows)",
+    "rewards/margins": "Reward margin",
+    "logps/chosen": "Log-prob of chosen responses",
+    "logps/rejected": "Log-prob of rejected responses",
+    "upo/gradient_ratio": "Auxiliary to preference gradient",
+    "upo/ess": "Effective sample size of UPO's weights",
+    "upo/advantage": "Mean advantage",
+    "grad_norm": "Gradient norm",
+    "learning_rate": "Learning rate",
+}
+
+_GROUPS = {
+    "share": "Percentage points",
+    "score": "Designer scores, in their own units",
+    "nats": "Nats per response",
+    "tokens": "Tokens per generation",
+}
+
+
+def write_report(run_folder: Path | str) -> Path:
+    """Write `report.html` into `run_folder` from what is in it; its path.
+
+    The page loads nothing: styles, scripts and figures are inside, and its content policy forbids every request. Every
+    figure carries data attributes (data-run, data-metric, data-value, data-low, data-high) with the numbers of
+    `summary.json` unrounded.
+
+    Raises:
+        DataError: the folder holds no `summary.json`.
+    """
+    folder = Path(run_folder)
+    page = _environment().get_template("page.html.j2").render(**_view(load(folder)))
+    path = folder / "report.html"
+    write_text(path, page)
+    return path
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("unipref.report"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["fig"] = _figures
+    return environment
+
+
+def _view(folder: RunFolder) -> dict[str, Any]:
+    summary = folder.summary
+    runs = list(summary["runs"])
+    table = columns(summary)
+    entries = dict(summary["runs"])
+    if summary.get("reference"):
+        entries[REFERENCE] = summary["reference"]
+    told = verdicts(summary)
+    alarms = [{"run": name, **alarm} for name, run in summary["runs"].items() for alarm in run.get("alarms", ())]
+    return {
+        "summary": summary,
+        "runs": runs,
+        "colour": {name: i % 8 for i, name in enumerate([*runs, REFERENCE])},
+        "reference": REFERENCE,
+        "verdicts": told,
+        "alarms": sorted(alarms, key=lambda alarm: alarm["level"] != "error"),
+        "seeds": sorted({seed for run in summary["runs"].values() for seed in run.get("seeds", ())}),
+        "table": [
+            {"name": name, "method": entry.get("method", ""), "cells": [_cell(metric, entry) for metric in table]}
+            for name, entry in entries.items()
+        ],
+        "columns": table,
+        "main_plots": [_dots(metric, entries) for metric in table[:2]],
+        "forests": [_forest(summary, verdict.a, verdict.b) for verdict in told],
+        "objectives": [_objective(summary, name, entries) for name in summary["designer"]],
+        "panels": [p for key, title in CURVES.items() if (p := _figures.panel(key, title, folder.curves)) is not None],
+        "samples": folder.samples[:N_SAMPLES],
+        "n_samples": len(folder.samples),
+        "data": _data(folder.data),
+        "recipe": folder.recipe,
+        "citations": folder.citations,
+        "size": _size(summary),
+    }
+
+
+def _size(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return next((run["n"] for run in summary["runs"].values() if "n" in run), {})
+
+
+def _cell(metric: Metric, entry: Mapping[str, Any]) -> dict[str, Any]:
+    triple = found(entry, metric.key) or [None, None, None]
+    return {
+        "metric": metric,
+        "triple": triple,
+        "shown": metric.show(triple[0]),
+        "interval": metric.show_interval(triple) if triple[1] is not None else "",
+    }
+
+
+def _dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A row per run on one axis."""
+    rows = [
+        {"run": name, **_cell(metric, entry)} for name, entry in entries.items() if found(entry, metric.key) is not None
+    ]
+    # what a run gets that has learned nothing; a ranking starts wherever the reference is
+    chance = [0.5] if metric.unit == "share" and metric.key != "ranking_accuracy" else []
+    axis = _figures.axis([*(x for row in rows for x in row["triple"]), *chance])
+    ticks = [(axis.at(t), _tick(metric, t)) for t in axis.ticks]
+    return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "line": chance[0] if chance else None}
+
+
+def _tick(metric: Metric, value: float) -> str:
+    text = f"{100 * value:.4g} %" if metric.unit == "share" else f"{value:.4g}"
+    return text.replace("-", MINUS)
+
+
+def _forest(summary: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
+    """Differences a - b, those of one unit on one axis around zero."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in summary["differences"]:
+        if (entry["a"], entry["b"]) != (a, b):
+            continue
+        metric = metric_of(summary, entry["metric"])
+        groups.setdefault(metric.unit, []).append(
+            {
+                "metric": metric,
+                "triple": entry["value"],
+                "shown": metric.show(entry["value"][0], signed=True),
+                "interval": metric.show_interval(entry["value"], signed=True),
+                "word": judge(metric, entry["value"]),
+            }
+        )
+    drawn = []
+    for unit, title in _GROUPS.items():
+        if unit in groups:
+            axis = _figures.axis([x for row in groups[unit] for x in row["triple"]], around_zero=True)
+            ticks = [(axis.at(t), _tick(groups[unit][0]["metric"], t).removesuffix(" %")) for t in axis.ticks]
+            drawn.append({"title": title, "rows": groups[unit], "axis": axis, "ticks": ticks})
+    return {"a": a, "b": b, "groups": drawn}
+
+
+def _objective(summary: Mapping[str, Any], name: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    generated = metric_of(summary, f"aux.{name}.generations")
+    concordance = Metric(f"aux.{name}.heldout", f"{name}, concordance on held-out", "share", generated.better)
+    run = next(iter(summary["runs"].values()))["aux"][name]
+    return {
+        "name": name,
+        "facts": summary["designer"][name],
+        "agreement": run.get("agreement"),
+        "conflict": _conflict(name, run.get("agreement"), generated.better),
+        "data_mean": run["data_mean"],
+        "missing": {other: entry["aux"][name]["missing"] for other, entry in entries.items()},
+        "plots": [_dots(generated, entries), _dots(concordance, entries)],
+        "buckets": [bucket["words"] for bucket in run["by_length"]],
+        "by_length": [
+            {
+                "run": other,
+                **{
+                    where: [_bucket(metric, bucket, where) for bucket in entry["aux"][name]["by_length"]]
+                    for where, metric in (("generations", generated), ("heldout", concordance))
+                },
+            }
+            for other, entry in entries.items()
+        ],
+        "metric": generated,
+    }
+
+
+def _bucket(metric: Metric, bucket: Mapping[str, Any], where: str) -> dict[str, Any]:
+    triple = bucket.get(where) or [None, None, None]
+    n = bucket["n"]
+    return {
+        "triple": triple,
+        "shown": metric.show(triple[0]),
+        "interval": metric.show_interval(triple) if triple[1] is not None else "",
+        "n": n[where] if isinstance(n, Mapping) else n,
+    }
+
+
+def _conflict(name: str, agreement: Sequence[float | None] | None, better: int) -> str:
+    if not agreement or agreement[1] is None or agreement[2] is None:
+        return "Too few held-out pairs have different scores to say whether people agree with this objective."
+    share = Metric("", "", "share")
+    side = "higher" if better > 0 else "lower"
+    value, low, high = agreement if better > 0 else [1 - agreement[0], 1 - agreement[2], 1 - agreement[1]]
+    counts = f"People chose the {side}-scored answer in {share.show(value)} of the held-out pairs that it tells apart"
+    counts += f" (95 % interval {share.show_interval([value, low, high])})"
+    if high < 0.5:
+        return f"{counts}: it conflicts with the preferences, so gaining on it is expected to cost accuracy."
+    if low > 0.5:
+        return f"{counts}: it goes with the preferences."
+    return f"{counts}: it neither goes with the preferences nor against them."
+
+
+def _data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data report, with its account of rows drawn apart from the rest."""
+    parts = []
+    for part, report in data.items():
+        if not isinstance(report, Mapping) or "n_read" not in report:
+            continue
+        rows = [("rows read", report["n_read"])]
+        if report.get("n_added"):
+            rows.append(("added", report["n_added"]))
+        rows.append(("kept", report["n_kept"]))
+        rows += [(f"set aside: {reason}", n) for reason, n in report.get("counts", {}).items()]
+        rows += [(f"left out: {reason}", n) for reason, n in report.get("left_out", {}).items()]
+        rows += [(f"changed: {what}", n) for what, n in report.get("changed", {}).items()]
+        parts.append(
+            {
+                "name": part,
+                "rows": rows,
+                "set_aside": report.get("set_aside", [])[:N_SET_ASIDE],
+                "n_set_aside": report.get("n_set_aside", len(report.get("set_aside", []))),
+                "notes": report.get("notes", []),
+                "sources": report.get("sources", {}),
+            }
+        )
+    drawn = {part["name"] for part in parts}
+    return {"parts": parts, "rest": {key: value for key, value in data.items() if key not in drawn}}

@@ -1,0 +1,107 @@
+"""Facts about verdicts, axes and the terminal table."""
+
+import pytest
+from example_run import write_example
+from rich.console import Console
+
+from unipref.report import render_table
+from unipref.report._figures import axis, panel
+from unipref.report._folder import Curve
+from unipref.report._words import Metric, found, judge, metric_of, verdicts
+
+
+def summary_with(aux, accuracy=(0.0, -0.01, 0.01), **designer):
+    designer = {"easy": {"weight": 1.0}, **designer}
+    values = {"accuracy": accuracy, "kl": (0.0, -1.0, 1.0), **{f"aux.{k}.generations": v for k, v in aux.items()}}
+    entries = [{"a": "u", "b": "c", "metric": metric, "value": list(value)} for metric, value in values.items()]
+    return {"designer": designer, "runs": {"u": {"method": "upo"}, "c": {}}, "differences": entries}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "words"),
+    [
+        ((0.1, 0.05, 0.15), "gain", "u gains on easy over c, with no clear change in held-out reward accuracy."),
+        ((-0.1, -0.2, -0.05), "loss", "u loses on easy against c, with no clear change"),
+        ((0.1, -0.1, 0.3), "none", "u shows no clear gain over c on any designer objective, with no clear change"),
+        ((0.0, None, None), "unknown", "Too little was measured to tell u from c"),
+    ],
+)
+def test_the_verdict_claims_what_the_interval_leaves_and_no_more(value, kind, words):
+    (verdict,) = verdicts(summary_with({"easy": value}))
+    assert verdict.kind == kind
+    assert verdict.headline.startswith(words)
+
+
+def test_a_gain_at_the_cost_of_accuracy_or_of_another_objective_says_so():
+    (verdict,) = verdicts(summary_with({"easy": (0.1, 0.05, 0.15)}, accuracy=(-0.1, -0.2, -0.05)))
+    assert verdict.headline == "u gains on easy over c, at a cost in held-out reward accuracy."
+    both = {"easy": (0.1, 0.05, 0.15), "short": (0.2, 0.1, 0.3)}
+    (verdict,) = verdicts(summary_with(both, short={"weight": -1.0}))  # less is better
+    assert verdict.kind == "mixed"
+    assert verdict.headline.startswith("u gains on easy and loses on short against c")
+
+
+def test_without_designer_objectives_the_verdict_is_about_accuracy():
+    summary = summary_with({}, accuracy=(0.1, 0.05, 0.2))
+    summary["designer"] = {}
+    (verdict,) = verdicts(summary)
+    assert verdict.headline == "u tells held-out pairs apart better than c."
+
+
+def test_an_interval_that_touches_zero_is_unclear_and_a_metric_without_a_good_side_is_higher_or_lower():
+    assert judge(Metric("a", "a", "share", 1), [0.1, 0.0, 0.2]) == "unclear"
+    assert judge(Metric("kl", "KL", "nats"), [1.0, 0.5, 1.5]) == "higher"
+    assert judge(Metric("a", "a", "score", -1), [-1.0, -2.0, -0.5]) == "better"
+
+
+def test_an_objective_may_have_a_dot_in_its_name():
+    entry = {"aux": {"a.b": {"generations": [1.0, 0.0, 2.0]}}}
+    assert found(entry, "aux.a.b.generations") == [1.0, 0.0, 2.0]
+    assert found(entry, "drift.chosen") is None
+    metric = metric_of({"designer": {"a.b": {}}}, "aux.a.b.generations")
+    assert metric.label == "a.b on generations"
+
+
+def test_axes_hold_all_values_and_those_around_zero_are_symmetric():
+    for values in ([0.52, 0.61], [3.0], [0.0], [-1e-9, 1e-9], [-4e6, 5e6], [None]):
+        scale = axis(values)
+        for value in values:
+            assert value is None or scale.low < value < scale.high
+        assert 1 <= len(scale.ticks) <= 12
+        assert all(scale.low <= tick <= scale.high for tick in scale.ticks)
+    scale = axis([0.2, 1.0], around_zero=True)
+    assert scale.low == -scale.high
+    assert scale.at(0.0) == 50.0
+    assert 0.0 in scale.ticks
+
+
+def test_a_metric_that_was_logged_once_or_never_has_no_panel_and_gaps_are_left_out():
+    rows = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": None}, {"step": 3, "loss": float("nan")}]
+    assert panel("loss", "Loss", [Curve("a", "", rows)]) is None
+    drawn = panel("loss", "Loss", [Curve("a", "", [*rows, {"step": 4, "loss": 0.5}])])
+    assert drawn.lines[0].n == 2
+    assert drawn.lines[0].last == 0.5
+
+
+def test_the_terminal_table_has_every_run_every_difference_and_every_alarm(tmp_path):
+    summary = write_example(tmp_path)
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(render_table(summary))
+    text = captured.get()
+    for run in summary["runs"]:
+        assert run in text
+    accuracy = summary["runs"]["dpo"]["accuracy"]
+    assert f"{100 * accuracy[0]:.1f} %" in text
+    assert "upo_dpo \N{MINUS SIGN} dpo_lambda0" in text
+    assert summary["runs"]["dpo"]["alarms"][0]["message"][:40] in text
+
+
+def test_the_terminal_table_of_a_healthy_run_says_that_there_are_no_alarms(tmp_path):
+    summary = write_example(tmp_path)
+    for run in summary["runs"].values():
+        run["alarms"] = []
+    console = Console(width=100)
+    with console.capture() as captured:
+        console.print(render_table(summary))
+    assert "No alarms." in captured.get()
