@@ -1,0 +1,47 @@
+# Everything here works in the virtual environment .venv, which the first command makes.
+# PYTHON chooses the interpreter: make quickstart PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install -c constraints.txt
+# As many test processes as fit two cores; one arithmetic thread each.
+TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
+
+.PHONY: quickstart test test-browser lint clean
+
+quickstart: $(VENV)/.package
+	$(VENV)/bin/unipref align quickstart
+
+test: $(VENV)/.dev
+	$(TEST) -n 2 -m "not browser"
+
+test-browser: $(VENV)/.browser
+	$(TEST) -m browser tests
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# PyTorch goes first and alone, so that a CPU-only build that is already at hand is the one that is taken.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "unipref needs Python 3.10 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.torch pyproject.toml
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.package
+	$(INSTALL) -e ".[dev]"
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(INSTALL) -e ".[dev,browser]"
+	@touch $@

@@ -1,0 +1,214 @@
+"""The command line says what went wrong in one block, leaves with the right code, and imports only what it needs."""
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unipref.recipes.align
+from unipref.cli import main
+from unipref.core.errors import ConfigError
+from unipref.recipes.stage import Interrupted
+
+RECIPE = "model: bundled\ndata: {train: bundled:hh-harmless}\nstages: [{method: dpo}]\nfull: {seeds: [0, 1]}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe file, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What `align` was called with; instead of training it writes an empty summary."""
+    seen = []
+
+    def align(recipe, *, output, resume, console):
+        seen.append({"recipe": recipe, "output": output, "resume": resume, "quiet": console.quiet})
+        output.mkdir(parents=True)
+        (output / "summary.json").write_text('{"marker": 1}')
+        return output
+
+    monkeypatch.setattr(unipref.recipes.align, "align", align)
+    monkeypatch.setattr("unipref.report.render_table", lambda summary: f"the table of {summary}")
+    return seen
+
+
+def python(*words: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_align_trains_the_recipe_as_the_words_say_and_tells_where_the_report_is(recipe, calls, capsys):
+    words = ["align", "mine.yaml", "--full", "--set", "train.epochs=3", "name=other", "--set", "seeds=[5]", "--strict"]
+    assert main(words) == 0
+    [call] = calls
+    assert call["recipe"].train.epochs == 3
+    assert call["recipe"].seeds == (5,)
+    assert call["recipe"].data.strict
+    assert (call["output"], call["resume"], call["quiet"]) == (Path("runs/other"), False, False)
+    printed = capsys.readouterr().out
+    assert "the table of {'marker': 1}" in printed
+    assert "report: runs/other/report.html" in printed
+
+
+def test_output_and_resume_reach_the_run_and_quiet_prints_nothing(recipe, calls, capsys):
+    assert main(["align", str(recipe), "--output", "there", "--resume", "--quiet"]) == 0
+    [call] = calls
+    assert (call["output"], call["resume"], call["quiet"]) == (Path("there"), True, True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_only_the_first_of_many_processes_prints(recipe, calls, capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert main(["align", str(recipe)]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def failing(monkeypatch, error):
+    def align(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(unipref.recipes.align, "align", align)
+
+
+def test_a_fault_of_the_user_is_one_block_on_stderr_and_code_2(recipe, calls, capsys):
+    recipe.write_text(RECIPE.replace("data:", "dat:"))
+    assert main(["align", "mine.yaml"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "error: mine.yaml: 2 faults; nothing was loaded",
+        "  line 2: dat: unknown key (did you mean 'data'?)",
+        "  data: this key is required",
+    ]
+    assert calls == []
+
+
+def test_an_error_of_the_run_itself_is_told_the_same_way(recipe, capsys, monkeypatch):
+    failing(monkeypatch, ConfigError("the tokenizer has no end-of-sequence token"))
+    assert main(["align", "mine.yaml"]) == 2
+    assert capsys.readouterr().err == "error: the tokenizer has no end-of-sequence token\n"
+
+
+@pytest.mark.parametrize(
+    ("stop", "told"),
+    [
+        (Interrupted("stopped at step 3 of 9"), "stopped at step 3 of 9"),
+        (KeyboardInterrupt(), "Whole checkpoints are in runs/mine; continue with --resume"),
+    ],
+)
+def test_ctrl_c_is_code_130_and_says_what_was_kept(recipe, capsys, monkeypatch, stop, told):
+    failing(monkeypatch, stop)
+    assert main(["align", "mine.yaml"]) == 130
+    assert told in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_without_a_traceback_and_other_faults_of_the_system_are_not_hidden(
+    recipe, capsys, monkeypatch
+):
+    failing(monkeypatch, OSError(errno.ENOSPC, "No space left on device", "runs/mine/model"))
+    assert main(["align", "mine.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("error: the disk is full while writing runs/mine/model; make room")
+    failing(monkeypatch, OSError(errno.EACCES, "Permission denied", "runs"))
+    with pytest.raises(OSError, match="Permission denied"):
+        main(["align", "mine.yaml"])
+
+
+def test_methods_lists_every_method_of_the_catalogue(capsys):
+    assert main(["methods", "--json", "--kind", "objective"]) == 0
+    cards = {card["key"]: card for card in json.loads(capsys.readouterr().out)}
+    slice_of_card_01 = {
+        "sft",
+        "dpo",
+        "cdpo",
+        "dpo_robust",
+        "ipo",
+        "kto",
+        "simpo",
+        "cpo",
+        "slic",
+        "orpo",
+        "modpo",
+        "upo",
+    }
+    assert slice_of_card_01 <= set(cards)
+    assert {card["kind"] for card in cards.values()} == {"objective"}
+    assert cards["dpo"]["needs"] == ["chosen", "rejected", "ref_logp"]
+    assert cards["dpo"]["options"] == {"beta": 0.1}
+    assert "2305.18290" in cards["dpo"]["citation"]
+
+
+def test_the_table_of_methods_shows_formula_source_and_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["methods", "--kind", "objective"]) == 0
+    [row] = [line for line in capsys.readouterr().out.splitlines() if "2305.18290" in line]
+    for shown in ("dpo", "-log sigmoid(beta * dh)", "arXiv:2305.18290 Eq. 7", "chosen, rejected, ref_logp"):
+        assert shown in row
+
+
+def test_methods_of_one_name_is_the_whole_card(capsys):
+    assert main(["methods", "upo"]) == 0
+    page = capsys.readouterr().out
+    for shown in (
+        "(reconstructed)",
+        "lam = 5.0",
+        "value = 'expectile'",
+        "coupling",
+        "laws it breaks",
+        "@misc{badrinath",
+    ):
+        assert shown in page
+
+
+def test_unknown_names_are_met_with_the_nearest(capsys):
+    assert main(["methods", "dop"]) == 2
+    assert "did you mean 'dpo'?" in capsys.readouterr().err
+    assert main(["methods", "--kind", "objektive"]) == 2
+    assert "did you mean 'objective'?" in capsys.readouterr().err
+    assert main(["report", "nowhere"]) == 2
+    assert "neither nowhere nor runs/nowhere holds a summary.json" in capsys.readouterr().err
+
+
+def test_report_takes_a_folder_or_the_name_of_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/mine").mkdir(parents=True)
+    (tmp_path / "runs/mine/summary.json").write_text("{}")
+    monkeypatch.setattr("unipref.report.write_report", lambda folder: folder / "report.html")
+    for name in ("mine", "runs/mine"):
+        assert main(["report", name]) == 0
+        assert capsys.readouterr().out == "runs/mine/report.html\n"
+
+
+def test_a_missing_command_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as left:
+        main([])
+    assert left.value.code == 2
+    assert "usage: unipref" in capsys.readouterr().err
+
+
+def test_python_m_unipref_is_the_same_program():
+    shown = python("-m", "unipref", "--version")
+    assert (shown.returncode, shown.stdout.split()[0]) == (0, "unipref")
+    assert python("-m", "unipref", "methods", "dop").returncode == 2
+
+
+def test_help_waits_for_no_heavy_import():
+    heavy = ("torch", "transformers", "numpy", "pydantic", "rich", "yaml")
+    code = "import sys; from unipref.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    shown = python("-c", f"{code}print(sorted(set({heavy}) & set(sys.modules)))")
+    assert shown.stdout.splitlines()[-1] == "[]"
+    assert "align" in shown.stdout
+
+
+def test_a_reader_that_leaves_a_pipe_early_is_no_error():
+    command = f"{sys.executable} -m unipref methods --json | head -n 1; echo ${{PIPESTATUS[0]}}"
+    shown = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert shown.stdout == "[\n141\n"
+    assert shown.stderr == ""
