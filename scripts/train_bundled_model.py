@@ -43,6 +43,7 @@ from unipref.data.split import conversation_key, is_heldout
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "unipref" / "assets"
 HH_SHARE, OTHER_SHARE = 0.2, 0.05
+DEFAULT_TOKENS = 24_000_000
 BOS, PAD, EOS = "<|bos|>", "<|pad|>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 CHAT_TEMPLATE = (
@@ -581,15 +582,19 @@ def evaluate(args: argparse.Namespace) -> dict:
         examples[name] = answers
     (args.work / "samples.json").write_text(json.dumps(examples, indent=1) + "\n", encoding="utf-8")
 
-    training = json.loads((args.work / "training.json").read_text(encoding="utf-8"))
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    *earlier, last = legs = [*training.pop("earlier_legs"), training]
+    curve = [{"leg": n, **r} for n, leg in enumerate(legs, 1) for r in leg.pop("log") if "heldout_hh_nats" in r]
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights_bytes": (folder / "model.safetensors").stat().st_size,
         "training": {
-            **{k: v for k, v in training.items() if k != "log"},
+            "legs": [*earlier, last],
+            "tokens": sum(leg["tokens"] for leg in legs),
+            "minutes": round(sum(leg["minutes"] for leg in legs), 2),
             "nats_per_token_on_training_hh": round(nats_per_token(model, some_hh), 4),
             "nats_per_token_on_training_other": round(nats_per_token(model, some_others), 4),
-            "curve": [r for r in training["log"] if "heldout_hh_nats" in r],
+            "curve": curve,
         },
         "heldout": heldout,
         "words": words,
@@ -656,14 +661,16 @@ the text) are held out: `unipref.data.split.is_heldout`, shares 0.2 and 0.05. Ne
 
 ## Training
 
-{steps} steps of {batch_tokens} tokens, {tokens:.1f} million tokens in {minutes:.0f} minutes on two shared CPU cores
-({tokens_per_second} tokens/s, bfloat16 autocast{compiled}); {hh_passes} passes over one side of every HH pair
-({hh_tokens} tokens each) and {other_passes} over the other text ({other_tokens} tokens each), the last pass cut short.
-Muon for the matrices inside the blocks (peak rate {muon_rate}, weight decay {weight_decay}), AdamW for embeddings and
-norms (peak rate {learning_rate}), cosine decay, dropout {dropout}, packed rows of 512 tokens and of 1024 in the last
-quarter; the HH share of a batch rises from {hh_first:.0%} to {hh_last:.0%}. Seed {seed}. Muon is there because AdamW
-alone (peak rate 0.002, dropout 0.1) needed about 1.5 times the steps for the same loss in a trial of 300 steps.
+{tokens:.1f} million tokens in {minutes:.0f} minutes on two CPU cores that other work shared (bfloat16
+autocast{compiled}). One pass over one side of every HH pair is {hh_tokens} tokens, one over the other text
+{other_tokens}; training read {passes:.1f} times their sum. Muon for the matrices inside the blocks, AdamW for embeddings
+and norms, warm-up and cosine decay, weight decay {weight_decay}, dropout {dropout}, packed rows. Muon is there because
+AdamW alone (peak rate 0.002, dropout 0.1) needed about 1.5 times the steps for the same loss in a trial of 300 steps.
 
+| leg | steps | tokens a step | tokens | minutes | tokens/s | peak rates (Muon, AdamW) | HH share | rows | ended by |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{leg_rows}
+{leg_note}
 | nats per token | training text | held-out text |
 | --- | --- | --- |
 | HH conversations | {train_hh:.3f} | {held_hh:.3f} |
@@ -708,42 +715,64 @@ Prompts are held-out HH conversations, up to 96 new tokens. A word is a run of l
 ## Rebuild
 
 ```
-{command}
+python scripts/train_bundled_model.py --stage all
 ```
 
 Measured {measured} with torch {torch}, Python {python}; all numbers are in `metrics.json`.{stop_note}
 """
 
 
+def leg_row(number: int, leg: dict) -> str:
+    """One line of the card's table of training legs."""
+    settings = leg["settings"]
+    cells = (
+        number,
+        leg["steps"],
+        settings["batch_tokens"],
+        leg["tokens"],
+        f"{leg['minutes']:.0f}",
+        leg["tokens_per_second"],
+        f"{settings['muon_rate']}, {settings['learning_rate']}",
+        f"{settings['hh_first']:.0%} to {settings['hh_last']:.0%}",
+        "1024" if settings["long_from"] <= 0 else f"512, then 1024 from {settings['long_from']:.0%} on",
+        {"max_minutes": "time", "tokens": "token budget"}.get(leg["stopped_by"], leg["stopped_by"]),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
 def card(metrics: dict) -> str:
     """The model card that says in words what `metrics` says in numbers."""
-    training, settings, heldout = metrics["training"], metrics["training"]["settings"], metrics["heldout"]
+    training, heldout = metrics["training"], metrics["heldout"]
+    legs = training["legs"]
+    last, settings = legs[-1], legs[-1]["settings"]
     names = {"hh": "HH held-out conversations", "all": "all held-out text"}
     others = [v for k, v in heldout.items() if k not in names]
     n_others = sum(v["tokens"] for v in others)
-    command = "python scripts/train_bundled_model.py --stage all"
-    stop_note = ""
-    if training["stopped_by"] == "max_minutes":
-        command += f" --max-minutes {settings['max_minutes']:g}"
+    leg_note = stop_note = ""
+    if len(legs) > 1:
+        leg_note = (
+            "\nA later leg starts from the bfloat16 checkpoint of the one before, with fresh optimizer state; the"
+            " numbers of an interrupted leg are those of its last log line before the checkpoint.\n"
+        )
+    if len(legs) > 1 or last["stopped_by"] != "tokens":
         stop_note = (
-            f" The schedule was bounded by {settings['max_minutes']:g} minutes of wall clock, not by its budget of"
-            f" {settings['tokens'] / 1e6:g} million tokens, so a rebuild reads more or less text by the speed of its"
-            " machine; without `--max-minutes` the number of tokens is fixed."
+            " The shipped weights were bounded by wall clock on a shared machine (the legs above). The command reads"
+            f" {DEFAULT_TOKENS / 1e6:g} million tokens in one leg and so gives other, longer-trained weights, not these"
+            " bytes. Tokenizer, split and 5-gram come out the same."
         )
     return CARD.format(
         parameters=metrics["parameters"] / 1e6,
         megabytes=metrics["weights_bytes"] / 1e6,
         vocabulary=settings["vocabulary"],
-        rows_left_out=training["rows_left_out"],
-        steps=training["steps"],
+        rows_left_out=last["rows_left_out"],
         tokens=training["tokens"] / 1e6,
+        passes=training["tokens"] / sum(last["tokens_in_one_pass"].values()),
         minutes=training["minutes"],
-        tokens_per_second=training["tokens_per_second"],
         compiled=", torch.compile" if settings["compile"] else "",
-        hh_passes=training["passes"]["hh"],
-        other_passes=training["passes"]["other"],
-        hh_tokens=training["tokens_in_one_pass"]["hh"],
-        other_tokens=training["tokens_in_one_pass"]["other"],
+        hh_tokens=last["tokens_in_one_pass"]["hh"],
+        other_tokens=last["tokens_in_one_pass"]["other"],
+        leg_rows="\n".join(leg_row(n, leg) for n, leg in enumerate(legs, 1)),
+        leg_note=leg_note,
         train_hh=training["nats_per_token_on_training_hh"],
         train_other=training["nats_per_token_on_training_other"],
         held_hh=heldout["hh"]["model_nats_per_token"],
@@ -761,11 +790,10 @@ def card(metrics: dict) -> str:
         bar_rows="\n".join(
             f"- {name.replace('_', ' ')}: {'met' if met else '**MISSED**'}" for name, met in metrics["bars"].items()
         ),
-        command=command,
         stop_note=stop_note,
         measured=metrics["measured"],
-        **{k: settings[k] for k in ("batch_tokens", "learning_rate", "muon_rate", "weight_decay")},
-        **{k: settings[k] for k in ("hh_first", "hh_last", "dropout", "seed")},
+        weight_decay=settings["weight_decay"],
+        dropout=settings["dropout"],
         **metrics["versions"],
     )
 
@@ -774,7 +802,9 @@ def install(args: argparse.Namespace, metrics: dict) -> None:
     """Put the finished model, its metrics and its card into `args.into`, each file by one rename."""
     args.into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.into.parent) as scratch:
-        shutil.copytree(args.work / "final", scratch, dirs_exist_ok=True)
+        shutil.copytree(
+            args.work / "final", scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns("training.json")
+        )
         Path(scratch, "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         Path(scratch, "README.md").write_text(card(metrics), encoding="utf-8")
         publish(Path(scratch), args.into)
@@ -789,7 +819,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--tokens", type=int, default=24_000_000, help="training budget in tokens")
+    parser.add_argument("--tokens", type=int, default=DEFAULT_TOKENS, help="training budget in tokens")
     parser.add_argument("--max-minutes", type=float, default=None,
                         help="also end the schedule after this long; makes the result depend on speed")  # fmt: skip
     parser.add_argument("--batch-tokens", type=int, default=8192)

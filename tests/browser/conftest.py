@@ -24,10 +24,10 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in left_out]
 
 
-def program(name):
-    path = shutil.which(name)
-    assert path, f"{name} is not installed; try: apt-get install chromium chromium-driver"
-    return path
+def program(*names):
+    paths = [path for path in map(shutil.which, names) if path]
+    assert paths, f"none of {', '.join(names)} is installed; try: apt-get install chromium chromium-driver"
+    return paths[0]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +36,7 @@ def driver(tmp_path_factory):
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium")
+    options.binary_location = program("chromium", "chromium-browser", "google-chrome")
     for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

@@ -1,5 +1,7 @@
 """A small byte-level BPE tokenizer."""
 
+import string
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -56,14 +58,24 @@ def make_tokenizer(bpe: str):
 @pytest.fixture
 def make_spaced():
     """A function (chat template) -> tokenizer in the manner of SentencePiece: a space before every text."""
-    inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    pieces = [
+        "<unk>",
+        *SPECIALS,
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        *string.printable.strip(),
+        "is",
+        "▁is",
+    ]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    inner = Tokenizer(
+        models.BPE(vocabulary, [("i", "s"), ("▁", "is")], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    )
+    inner.add_special_tokens(SPECIALS)
     inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
     inner.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    pieces = ["<unk>", *SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=pieces, show_progress=False)
-    inner.train_from_iterator([*CORPUS, "It isn't blue, the sky isn't."], trainer)
 
     def make(template: str | None):
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>")

@@ -44,11 +44,10 @@ def test_the_paragraph_names_counts_reasons_and_the_first_line():
     assert report(1200).describe() == "Read 1,200 rows, kept 1,200."
     made = report(3, "empty response")
     made.left_out["limit"] = 1
-    made.n_added = 1
     made.change("cut", 2)
     made.notes.append("That is all.")
     assert made.describe() == (
-        "Read 3 rows, kept 2. Added 1 row. Set aside 1 row: 1 x empty response. The first is f, line 1: empty response "
+        "Read 3 rows, kept 2. Set aside 1 row: 1 x empty response. The first is f, line 1: empty response "
         "(here). Left out 1 row (limit). Changed: 2 x cut. That is all."
     )
 

@@ -1,11 +1,13 @@
 """Tokenising: no token lost, none of the prompt scored, the end always there."""
 
 import random
+from importlib import resources
 
 import pytest
 from data_templates import CHATML, DEFAULT_SYSTEM, LLAMA, NO_END, REFUSES, REWRITES, SAFE, THINKING
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison, Item, Message, Record
@@ -323,3 +325,17 @@ def test_the_cut_above_does_fall_inside_a_token(make_spaced):
     tokenizer = make_spaced(None)
     assert "▁is" in tokenizer.tokenize("The sky is blue")
     assert tokenizer.tokenize("s blue")[0].startswith("▁")
+
+
+def test_the_bundled_tokenizer_gives_its_own_tokens_for_the_bundled_rows():
+    tokenizer = AutoTokenizer.from_pretrained(str(resources.files("unipref") / "assets" / "model"))
+    records, _ = read_records("bundled:hh-harmless", limit=200)
+    encoded, report = encode_records(records, tokenizer)
+    assert report.n_kept == 200
+    for found in encoded:
+        for i, item in enumerate(found.record.items):
+            context, response = found.ids(i)
+            whole = rendered(tokenizer, (*item.context, *item.response))
+            assert tokenizer.decode(context) == rendered(tokenizer, item.context, opened=True)
+            assert context + response == tokenizer(whole, add_special_tokens=False)["input_ids"]
+            assert response[-1] == tokenizer.eos_token_id

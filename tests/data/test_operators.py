@@ -13,7 +13,7 @@ from unipref.data import as_pairs, chosen_only, limit_records, mismatch, read_re
 
 def balanced(report) -> bool:
     gone = len(report.set_aside) + sum(report.left_out.values())
-    return report.n_read + report.n_added == report.n_kept + gone
+    return report.n_read == report.n_kept + gone
 
 
 def texts(n: int) -> list[Record]:

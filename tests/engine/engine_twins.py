@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from unipref.core.tries import Trie, TrieBatch, build_trie, pack
+from unipref.core.tries import Trie, TrieBatch, build_trie
 
 VOCABULARY = 61
 _SMALL = {
@@ -42,7 +42,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", {}),
     "olmo2": ("olmo2", {}),
     "smollm3": ("smollm3", {}),
-    "cohere with a logit scale": ("cohere", {"logit_scale": 0.25}),
     "granite with a logit scale": ("granite", {"logits_scaling": 3.0}),
     "mixtral": ("mixtral", {"num_local_experts": 4, **_EXPERTS}),
     "qwen2_moe": (
@@ -67,19 +66,16 @@ def tiny(kind: str = "llama", dtype: torch.dtype = torch.float64, **options: Any
     for module in model.modules():
         for parameter in module.parameters(recurse=False):  # away from symmetric starts: norms at 1, biases at 0
             parameter.data += 0.05 * torch.randn(parameter.shape).to(dtype)
-        if dtype == torch.float64 and type(module).__name__.endswith(("RMSNorm", "CohereLayerNorm")):
+        if dtype == torch.float64 and type(module).__name__.endswith("RMSNorm"):
             module.forward = _norm_in_float64(module)
     return model.train()
 
 
 def _norm_in_float64(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    centred = type(norm).__name__ == "CohereLayerNorm"
     plus_one = type(norm).__name__.startswith("Gemma")
     eps = getattr(norm, "variance_epsilon", None) or norm.eps
 
     def forward(x: Tensor) -> Tensor:
-        if centred:
-            x = x - x.mean(-1, keepdim=True)
         weight = 1 + norm.weight if plus_one else norm.weight
         return weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
@@ -132,7 +128,3 @@ def weights_like(batch: TrieBatch, dtype: torch.dtype, seed: int = 1) -> Tensor:
 def relative(a: Tensor, b: Tensor) -> float:
     """Norm of the difference over the norm of `b`."""
     return float((a - b).detach().norm() / b.detach().norm())
-
-
-def batch_of(tries: Sequence[Trie]) -> TrieBatch:
-    return pack(tries)

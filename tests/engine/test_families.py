@@ -28,6 +28,20 @@ def test_tries_equal_rows_of_one_to_twelve_digits_in_float64_values_and_gradient
     assert relative(ours, twin) < 1e-12
 
 
+def test_cohere_with_its_logit_scale_is_exact_in_values_and_float32_in_gradients_because_it_rotates_in_float32() -> None:
+    model = tiny("cohere", logit_scale=0.25)
+    policy = Policy(model)
+    assert policy.path == "tries", policy.path_reason
+    tries = some_tries()
+    batch = pack(tries)
+    weight = weights_like(batch, torch.float64)
+    values = policy(batch)
+    ours = gradients(model, (weight * values.logp).sum())
+    logp, _ = plain_values(model, tries)
+    assert relative(values.logp, logp) < 1e-12
+    assert relative(ours, gradients(model, (weight * logp).sum())) < 1e-6
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma3 with windows of 6", "gpt2", "mixtral"])
 def test_padded_rows_equal_rows_of_one_to_twelve_digits_in_float64(family: str) -> None:
     kind, options = FAMILIES[family]

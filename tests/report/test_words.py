@@ -41,6 +41,14 @@ def test_a_gain_at_the_cost_of_accuracy_or_of_another_objective_says_so():
     assert verdict.headline.startswith("u gains on easy and loses on short against c")
 
 
+def test_the_first_verdict_is_upo_against_its_lambda_0_control():
+    summary = summary_with({"easy": (0.1, 0.05, 0.15)})
+    summary["runs"] = {"u": {"method": "upo"}, "c": {"method": "upo"}, "d": {"method": "dpo"}}
+    compared = (("c", "d"), ("d", "u"), ("u", "c"))
+    against = [{**entry, "a": a, "b": b} for a, b in compared for entry in summary["differences"]]
+    assert [(v.a, v.b) for v in verdicts({**summary, "differences": against})] == [("u", "c"), ("c", "d"), ("d", "u")]
+
+
 def test_without_designer_objectives_the_verdict_is_about_accuracy():
     summary = summary_with({}, accuracy=(0.1, 0.05, 0.2))
     summary["designer"] = {}

@@ -78,6 +78,7 @@ class Format:
         needs: columns it must have; a tuple inside means one of these.
         excludes: columns that belong to another format; with one of them present the columns are not recognised.
         reads: further columns it understands, for the note on unused columns.
+        facts: the columns of a source whose numbers become columns of items.
         parse: row and columns to `Parsed`; raises RowFault.
     """
 
@@ -86,6 +87,7 @@ class Format:
     needs: tuple[str | tuple[str, ...], ...]
     excludes: frozenset[str]
     reads: frozenset[str]
+    facts: Callable[[Columns], frozenset[str]]
     parse: Callable[[Mapping[str, Any], Columns], Parsed]
 
     def missing(self, names: Iterable[str]) -> list[str]:
@@ -100,14 +102,7 @@ class Format:
     def used(self, columns: Columns) -> set[str]:
         """Columns of the source that this format makes something of."""
         needed = {name for need in self.needs for name in ((need,) if isinstance(need, str) else need)}
-        used = (needed | self.reads) & columns.names
-        if self.name in ("preference", "hh"):
-            used |= {name for name in columns.numeric if _SIDE.fullmatch(name)}
-        elif self.name in ("ranked", "rated"):
-            used |= columns.lists
-        elif self.name in ("unpaired", "prompt_completion", "messages", "text", "unpaired_messages"):
-            used |= columns.numeric - _NOT_FACTS
-        return used
+        return (needed | self.reads | self.facts(columns)) & columns.names
 
     def __str__(self) -> str:
         needs = ", ".join(need if isinstance(need, str) else "/".join(need) for need in self.needs)
@@ -137,7 +132,7 @@ def choose_format(name: str, columns: Columns, rows: Sequence[Mapping[str, Any]]
             if candidate.name == "preference" and "prompt" not in columns.names and _are_transcripts(rows):
                 return FORMATS["hh"]
             return candidate
-    known = "; ".join(str(candidate) for candidate in FORMATS.values())
+    known = "".join(f"\n  {candidate}: {candidate.title}" for candidate in FORMATS.values())
     near = [
         f for f in FORMATS.values() if not f.excludes & columns.names and len(f.missing(columns.names)) < len(f.needs)
     ]
@@ -145,7 +140,7 @@ def choose_format(name: str, columns: Columns, rows: Sequence[Mapping[str, Any]]
     if near:
         best = min(near, key=lambda f: (len(f.missing(columns.names)), -len(f.needs)))
         hint = f" Nearest: {best.name}, which lacks {', '.join(best.missing(columns.names))}."
-    raise DataError(f"{source}: the columns fit no known format. Found: {found}.{hint} Known formats: {known}")
+    raise DataError(f"{source}: the columns fit no known format. Found: {found}.{hint} Known formats:{known}")
 
 
 def _are_transcripts(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -173,6 +168,22 @@ def _untyped(value: Any) -> Any:
         return float(value) if not value.lstrip().startswith(("[", "{")) else json.loads(value)
     except ValueError:
         return value
+
+
+def _side_facts(columns: Columns) -> frozenset[str]:
+    return frozenset(name for name in columns.numeric if _SIDE.fullmatch(name) and not name.startswith("votes_"))
+
+
+def _row_facts(columns: Columns) -> frozenset[str]:
+    return columns.numeric - _NOT_FACTS
+
+
+def _list_facts(columns: Columns) -> frozenset[str]:
+    return columns.lists - {"ranks", "responses"}
+
+
+def _no_facts(columns: Columns) -> frozenset[str]:
+    return frozenset()
 
 
 def _required(row: Mapping[str, Any], name: str) -> Any:
@@ -372,12 +383,10 @@ def _compared(
     if chosen == rejected:
         raise RowFault("identical responses")
     facts: dict[str, dict[str, float]] = {"chosen": {}, "rejected": {}}
-    for name in columns.numeric:
-        match = _SIDE.fullmatch(name)
-        if match and not name.startswith("votes_"):
-            value = number(row, name, columns)
-            if value is not None:
-                facts[match["side"] or match["side2"]][match["name"] or match["name2"]] = value
+    for name in sorted(_side_facts(columns)):
+        match, value = _SIDE.fullmatch(name), number(row, name, columns)
+        if value is not None:
+            facts[match["side"] or match["side2"]][match["name"] or match["name2"]] = value
     preference = 1.0
     if row.get("votes_chosen") is not None or row.get("votes_rejected") is not None:
         votes = [number(row, name, columns) for name in ("votes_chosen", "votes_rejected")]
@@ -422,7 +431,7 @@ def _alpaca(row: Mapping[str, Any], columns: Columns) -> Parsed:
 
 
 def _facts(row: Mapping[str, Any], columns: Columns) -> dict[str, float]:
-    values = {name: number(row, name, columns) for name in sorted(columns.numeric - _NOT_FACTS)}
+    values = {name: number(row, name, columns) for name in sorted(_row_facts(columns))}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -495,7 +504,7 @@ def _several(row: Mapping[str, Any], columns: Columns) -> tuple[list[tuple[Text,
     if len({isinstance(context, str) for context, _ in sides}) > 1:
         raise RowFault("some responses are text and others messages")
     facts: list[dict[str, float]] = [{} for _ in sides]
-    for name in sorted(columns.lists - {"ranks"}):
+    for name in sorted(_list_facts(columns)):
         if row.get(name) is None:
             continue
         key = {"scores": "score", "ratings": "rating"}.get(name, name)
@@ -571,6 +580,7 @@ FORMATS: dict[str, Format] = {
             ("instruction", "output_1", "output_2", "preference"),
             frozenset({"chosen", "rejected"}),
             frozenset({"annotator"}),
+            _no_facts,
             _alpaca,
         ),
         Format(
@@ -579,6 +589,7 @@ FORMATS: dict[str, Format] = {
             ("chosen", "rejected"),
             frozenset({"output_1", "output_2"}),
             _PAIR_FACTS,
+            _side_facts,
             _pair,
         ),
         Format(
@@ -587,6 +598,7 @@ FORMATS: dict[str, Format] = {
             ("chosen", "rejected"),
             frozenset(),
             _PAIR_FACTS - {"prompt"},
+            _side_facts,
             _transcripts,
         ),
         Format(
@@ -595,6 +607,7 @@ FORMATS: dict[str, Format] = {
             ("prompt", "responses", "ranks"),
             _only("responses", "messages"),
             frozenset({"scores", "ratings"}),
+            _list_facts,
             _ranked,
         ),
         Format(
@@ -603,6 +616,7 @@ FORMATS: dict[str, Format] = {
             ("prompt", "responses", ("scores", "ratings")),
             _only("responses", "messages"),
             frozenset(),
+            _list_facts,
             _rated,
         ),
         Format(
@@ -611,6 +625,7 @@ FORMATS: dict[str, Format] = {
             ("prompt", "completions", "labels"),
             _only("completions"),
             frozenset(),
+            _no_facts,
             _stepwise,
         ),
         Format(
@@ -619,6 +634,7 @@ FORMATS: dict[str, Format] = {
             ("prompt", "completion", "label"),
             _only("completion", "messages"),
             frozenset(),
+            _row_facts,
             _labelled_completion,
         ),
         Format(
@@ -627,6 +643,7 @@ FORMATS: dict[str, Format] = {
             ("prompt", "completion"),
             _only("completion", "messages"),
             frozenset(),
+            _row_facts,
             _completion,
         ),
         Format(
@@ -635,6 +652,7 @@ FORMATS: dict[str, Format] = {
             ("messages", "label"),
             _only("messages"),
             frozenset(),
+            _row_facts,
             _labelled_conversation,
         ),
         Format(
@@ -643,9 +661,12 @@ FORMATS: dict[str, Format] = {
             ("messages",),
             _only("messages"),
             frozenset(),
+            _row_facts,
             _every_turn,
         ),
-        Format("text", "text to learn from", ("text",), _RESPONSES, frozenset(), _plain),
-        Format("prompt_only", "prompts to answer", ("prompt",), _RESPONSES | {"text"}, frozenset(), _prompt_only),
+        Format("text", "text to learn from", ("text",), _RESPONSES, frozenset(), _row_facts, _plain),
+        Format(
+            "prompt_only", "prompts to answer", ("prompt",), _RESPONSES | {"text"}, frozenset(), _no_facts, _prompt_only
+        ),
     )
 }

@@ -35,12 +35,11 @@ class SetAside:
 
 @dataclass
 class DataReport:
-    """An account of rows. Always ``n_read + n_added == n_kept + len(set_aside) + sum(left_out.values())``.
+    """An account of rows. Always ``n_read == n_kept + len(set_aside) + sum(left_out.values())``.
 
     Attributes:
         n_read: rows that came in.
         n_kept: records that went out.
-        n_added: records that came out of nothing but other records.
         set_aside: faulty rows, in order.
         left_out: sound rows that were asked to be left out, by reason ("limit", ...).
         changed: kept rows that differ from what was read, by what changed.
@@ -50,7 +49,6 @@ class DataReport:
 
     n_read: int = 0
     n_kept: int = 0
-    n_added: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
@@ -69,7 +67,6 @@ class DataReport:
         for report in reports:
             total.n_read += report.n_read
             total.n_kept += report.n_kept
-            total.n_added += report.n_added
             total._absorb(report)
         return total
 
@@ -81,7 +78,7 @@ class DataReport:
         """
         if later.n_read != self.n_kept:
             raise ValueError(f"the later step read {later.n_read} rows, but the earlier one kept {self.n_kept}")
-        both = DataReport(n_read=self.n_read, n_kept=later.n_kept, n_added=self.n_added + later.n_added)
+        both = DataReport(n_read=self.n_read, n_kept=later.n_kept)
         both._absorb(self)
         both._absorb(later)
         return both
@@ -99,7 +96,6 @@ class DataReport:
         return {
             "n_read": self.n_read,
             "n_kept": self.n_kept,
-            "n_added": self.n_added,
             "n_set_aside": len(self.set_aside),
             "counts": self.counts,
             "set_aside": [
@@ -115,8 +111,6 @@ class DataReport:
     def describe(self) -> str:
         """The report as one paragraph."""
         parts = [f"Read {_rows(self.n_read)}, kept {self.n_kept:,}."]
-        if self.n_added:
-            parts.append(f"Added {_rows(self.n_added)}.")
         if self.set_aside:
             reasons = "; ".join(f"{count:,} x {reason}" for reason, count in self.counts.items())
             parts.append(f"Set aside {_rows(len(self.set_aside))}: {reasons}. The first is {self.set_aside[0]}.")

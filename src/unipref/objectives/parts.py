@@ -1,18 +1,23 @@
 """What every part of an objective shares: its repr is its formula, and it says which columns it reads."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Part", "wide"]
+__all__ = ["Part", "exact", "wide"]
 
 
 def wide(values: Tensor) -> Tensor:
     """`values` in at least float32: half precision and integers become float32, float64 stays."""
     return values if values.dtype == torch.float64 else values.float()
+
+
+def exact(values: Tensor) -> Tensor:
+    """`values` in float64, for sums over a whole step; float32 on a device that has no float64 (Apple's MPS)."""
+    return values.float() if values.device.type == "mps" else values.double()
 
 
 class Part:
@@ -53,11 +58,6 @@ class Part:
         return change(replace(self, **inner))  # type: ignore[type-var]
 
     def __repr__(self) -> str:
-        assert is_dataclass(self)
-        shown = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            default = f.default_factory() if f.default_factory is not MISSING else f.default
-            if value != default:
-                shown.append(f"{f.name}={value!r}")
+        values = {f.name: (getattr(self, f.name), f.default) for f in fields(self)}  # type: ignore[arg-type]
+        shown = [f"{name}={value!r}" for name, (value, default) in values.items() if value != default]
         return f"{type(self).__name__}({', '.join(shown)})"

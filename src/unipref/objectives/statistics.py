@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unipref.core.batch import Batch
-from unipref.objectives.parts import Part
+from unipref.objectives.parts import Part, exact
 from unipref.objectives.scores import log_ratio
 
 __all__ = ["kl_baseline"]
@@ -27,8 +27,8 @@ class kl_baseline(Part):
     @torch.no_grad()
     def sums(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(numerator, denominator), each 0-d float64, over a batch of mismatched responses, by example weight."""
-        values = self.score(batch).double()
-        weight = batch.items["weight"].double() if "weight" in batch.items else torch.ones_like(values)
+        values = exact(self.score(batch))
+        weight = exact(batch.items["weight"]) if "weight" in batch.items else torch.ones_like(values)
         return (weight * values).sum(), weight.sum()
 
     def value(self, numerator: Tensor, denominator: Tensor) -> Tensor:

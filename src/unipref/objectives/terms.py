@@ -14,7 +14,7 @@ from torch import Tensor
 from unipref.core.batch import Batch, Clock
 from unipref.core.errors import ConfigError, nearest
 from unipref.objectives.discrepancies import Link, Regression, linear, logistic
-from unipref.objectives.parts import Part
+from unipref.objectives.parts import Part, exact
 from unipref.objectives.scores import log_ratio, mean_logp, sequence
 from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.targets import labels
@@ -98,7 +98,7 @@ class Term(Part):
 
     def denominator(self, batch: Batch) -> Tensor:
         """0-d float64, from data only: the sum of example weights, times tokens where the unit counts tokens."""
-        return (self.rows(batch).double() * self.unit.size(batch)).sum()
+        return (exact(self.rows(batch)) * self.unit.size(batch)).sum()
 
     def __call__(self, **fields: Tensor) -> Tensor:
         """The loss of the objective that has this one term; see `Objective.__call__`."""
@@ -232,8 +232,9 @@ class Objective(Part):
     def loss(self, batch: Batch, denominators: Mapping[str, Tensor] | None = None) -> Loss:
         """The loss over `batch`.
 
-        A term whose coefficient is 0 at the batch's clock is left out, gradient and all; one whose denominator is 0
-        is 0. With the global `denominators` of a step, losses of its batches add up to the loss of the step.
+        A term whose coefficient is 0 at the batch's clock is left out, gradient and all (where no term is left, the
+        total has no gradient); one whose denominator is 0 is 0. With the global `denominators` of a step, losses of its
+        batches add up to the loss of the step.
 
         Raises:
             ConfigError: a column, the pairs or a statistic is missing.
@@ -252,7 +253,8 @@ class Objective(Part):
         """0-d loss of flat fields, for a loop of one's own.
 
         Fields: logp_chosen, logp_rejected, ref_logp_chosen, ... each (P,), for pairs; logp, label, ... each (I,), for
-        single responses; see `Batch.from_fields`.
+        single responses; see `Batch.from_fields`. Without a clock the run stands at its start, where a gated term such
+        as UPO's auxiliary one is still closed.
 
         Example:
             >>> from unipref.objectives import dpo
@@ -288,7 +290,7 @@ class Objective(Part):
         for name, at in (("gradient_ratio", batch.clock), ("gradient_ratio_ungated", None)):
             norms = []
             for terms in (auxiliary, base):
-                gradient = torch.zeros_like(leaf, dtype=torch.float64)
+                gradient = exact(torch.zeros_like(leaf, requires_grad=False))
                 for term in terms:
                     coefficient = term.coefficient if at is None else term.coefficient_at(at)
                     denominator = term.denominator(held) if denominators is None else denominators[term.name]

@@ -24,8 +24,6 @@ def _weight(columns, size: int, device: torch.device) -> Tensor:
 class pair(Part):
     """The chosen response's number minus the rejected one's; a row is a pair, its weight the pair's."""
 
-    compares = True
-
     def contrast(self, values: Tensor, batch: Batch) -> Tensor:
         """(P,) differences of (I,) `values`."""
         chosen, rejected = self._sides(batch)
@@ -72,8 +70,6 @@ class point(Part):
 
     of: str = "all"
     per: str = "response"
-
-    compares = False
 
     def __post_init__(self) -> None:
         for slot, value, known in (("of", self.of, SIDES), ("per", self.per, PER)):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
-from unipref.objectives.parts import Part
+from unipref.objectives.parts import Part, exact
 from unipref.objectives.scores import advantage
 from unipref.objectives.units import pair, point
 
@@ -73,9 +73,9 @@ class exp_advantage(Part):
         "ess": effective sample size as a share, 1 where all weights are equal; "advantage": its mean; "capped": the
         share of rows whose weight the cap holds down.
         """
-        value = self._advantage(batch, unit).double()
-        weight, rows = self(batch, unit)[0].double(), rows.double()
-        capped = torch.zeros_like(value) if self.cap is None else (self.lam * value > self.cap).double()
+        value = exact(self._advantage(batch, unit))
+        weight, rows = exact(self(batch, unit)[0]), exact(rows)
+        capped = torch.zeros_like(value) if self.cap is None else exact(self.lam * value > self.cap)
         total = rows.sum()
         return {
             "ess": (rows * weight).sum() ** 2 / (total * (rows * weight**2).sum()),

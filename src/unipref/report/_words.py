@@ -134,12 +134,16 @@ class Verdict:
 
 
 def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
-    """A verdict per comparison; those of UPO against its control first."""
+    """A verdict per comparison; first UPO against its control, which is UPO with lambda 0, then UPO against others."""
     groups: dict[tuple[str, str], dict[str, Triple]] = {}
     for entry in summary["differences"]:
         groups.setdefault((entry["a"], entry["b"]), {})[entry["metric"]] = entry["value"]
     result = [_verdict(summary, a, b, values) for (a, b), values in groups.items()]
-    return sorted(result, key=lambda verdict: summary["runs"][verdict.a].get("method") != "upo")
+
+    def of_upo(run: str) -> bool:
+        return summary["runs"][run].get("method") == "upo"
+
+    return sorted(result, key=lambda verdict: (not of_upo(verdict.a), not of_upo(verdict.b)))
 
 
 def _verdict(summary: Mapping[str, Any], a: str, b: str, values: Mapping[str, Triple]) -> Verdict:

@@ -110,17 +110,20 @@ class PartReport:
     """What one objective, or the combined reward, looks like on some records.
 
     Attributes:
+        weight: what it counts in the reward; 1 for the reward itself.
         missing: responses without a value.
         mean, deviation, low, high: of the values r_i; NaN where there is none.
         at_low, at_high: share of the values at the clip's (or minmax's) lower and upper bound; 0 without a bound.
         agreement: [share, low, high]: how often the preferred response has the higher value, a tie counting half, with
-            its 95 % interval; below a half the objective conflicts with the preferences. Comparisons at 0.5 and those
-            with a missing value do not count. Thumbs count where there are no comparisons: the share of pairs of one
-            response with thumbs up and one with thumbs down in which the former has the higher value, without interval.
+            its 95 % interval; below a half, or above it with a negative weight, the objective conflicts with the
+            preferences. Comparisons at 0.5 and those with a missing value do not count. Thumbs count where there are
+            no comparisons: the share of pairs of one response with thumbs up and one with thumbs down in which the
+            former has the higher value, without interval.
         n_agreement: comparisons (or pairs of thumbs) that count.
         ties: share of these with equal values.
     """
 
+    weight: float
     missing: int
     mean: float
     deviation: float
@@ -151,11 +154,11 @@ class DesignerReport:
     def conflicts(self) -> list[str]:
         """A sentence for each objective that the preferences go against, beyond chance."""
         return [
-            f"{name} conflicts with the preferences: the preferred response has the higher value in "
-            f"{100 * part.agreement[0]:.0f} % of {part.n_agreement:,} comparisons "
-            f"(95 % interval {100 * part.agreement[1]:.0f} to {100 * part.agreement[2]:.0f} %)"
+            f"{name} conflicts with the preferences: it wants {'higher' if part.weight > 0 else 'lower'} values, and "
+            f"the preferred response has the higher value in {100 * part.agreement[0]:.1f} % of {part.n_agreement:,} "
+            f"comparisons (95 % interval {100 * part.agreement[1]:.1f} to {100 * part.agreement[2]:.1f} %)"
             for name, part in self.parts.items()
-            if part.agreement[2] < 0.5
+            if (part.weight > 0 and part.agreement[2] < 0.5) or (part.weight < 0 and part.agreement[1] > 0.5)
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -222,6 +225,8 @@ class DesignerObjectives:
             if isinstance(clip, str) or not isinstance(clip, Sequence) or len(clip) != 2:
                 raise ConfigError(f"objectives.{name}: clip is [low, high], not {clip!r}")
             scale = spec.get("scale")
+            if scale is not None and set(scale) != {"shift", "width"}:
+                raise ConfigError(f"objectives.{name}: scale is {{shift: ..., width: ...}}, not {scale!r}")
             parts.append(
                 Part(
                     name=name,
@@ -327,6 +332,7 @@ class DesignerObjectives:
     def _report(
         self, records: Sequence[Record], raw: Sequence[np.ndarray], columns: Mapping[str, np.ndarray]
     ) -> DesignerReport:
+        weights = {part.name: part.weight for part in self.parts}
         bounds: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for part, values in zip(self.parts, raw, strict=True):
             low, high = part.clip
@@ -338,9 +344,10 @@ class DesignerObjectives:
                 for bound, beyond in ((low, values <= (low or 0.0)), (high, values >= (high or 0.0)))
             )
         parts = {
-            name: _part_report(records, values, *bounds.get(name, (None, None))) for name, values in columns.items()
+            name: _part_report(records, values, weights.get(name, 1.0), *bounds.get(name, (None, None)))
+            for name, values in columns.items()
         }
-        names = [part.name for part in self.parts]
+        names = list(weights)
         return DesignerReport(
             responses=sum(len(record.items) for record in records),
             parts=parts,
@@ -396,12 +403,17 @@ def _why_all_missing(scorer: Scorer, items: Sequence[Item]) -> str:
 
 
 def _part_report(
-    records: Sequence[Record], values: np.ndarray, at_low: np.ndarray | None, at_high: np.ndarray | None
+    records: Sequence[Record],
+    values: np.ndarray,
+    weight: float,
+    at_low: np.ndarray | None,
+    at_high: np.ndarray | None,
 ) -> PartReport:
     there = values[~np.isnan(values)]
     some = len(there) > 0
     (share, low, high), n, ties = _agreement(records, values)
     return PartReport(
+        weight=weight,
         missing=int(np.isnan(values).sum()),
         mean=float(there.mean()) if some else math.nan,
         deviation=float(there.std()) if some else math.nan,

@@ -9,7 +9,7 @@ from unipref.objectives.terms import Term, pairwise
 
 @method(
     "cdpo",
-    source="E. Mitchell, A note on DPO with noisy preferences & relationship to IPO (2023), Eq. 3",
+    source="E. Mitchell, A note on DPO with noisy preferences & relationship to IPO (2023)",
     formula="-(1 - flip) log sigmoid(beta * dh) - flip * log sigmoid(-beta * dh)",
     needs=("chosen", "rejected", "ref_logp"),
     citation=Citation(

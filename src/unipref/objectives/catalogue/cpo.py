@@ -8,7 +8,7 @@ from unipref.objectives.terms import Objective, nll, pairwise
 
 @method(
     "cpo",
-    source="arXiv:2401.08417 Eq. 3-5",
+    source="arXiv:2401.08417, as in TRL 1.16",
     formula="-log sigmoid(beta * (logp_c - logp_r)) - alpha * logp_c / |c|",
     needs=("chosen", "rejected", "len"),
     citation=Citation(

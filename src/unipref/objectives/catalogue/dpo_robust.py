@@ -9,7 +9,7 @@ from unipref.objectives.terms import Term, pairwise
 
 @method(
     "dpo_robust",
-    source="arXiv:2403.00409 Eq. 12",
+    source="arXiv:2403.00409, as in TRL 1.16",
     formula="[(1 - flip) * l(beta * dh) - flip * l(-beta * dh)] / (1 - 2 flip), l = -log sigmoid",
     needs=("chosen", "rejected", "ref_logp"),
     citation=Citation(

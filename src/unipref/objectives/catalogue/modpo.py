@@ -12,7 +12,7 @@ from unipref.objectives.terms import Term, pairwise
 
 @method(
     "modpo",
-    source="arXiv:2310.03708 Eq. 9; github.com/ZHZisZZ/modpo",
+    source="arXiv:2310.03708, as in github.com/ZHZisZZ/modpo",
     formula="-log sigmoid((beta * dh - sum_i w_i * dr_i) / w0), dr = reward(chosen) - reward(rejected)",
     needs=("chosen", "rejected", "ref_logp", "reward"),
     citation=Citation(

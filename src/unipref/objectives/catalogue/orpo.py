@@ -8,7 +8,7 @@ from unipref.objectives.terms import Objective, nll, pairwise
 
 @method(
     "orpo",
-    source="arXiv:2403.07691 Eq. 6-7",
+    source="arXiv:2403.07691, as in github.com/xfactlab/orpo",
     formula="-logp_c / |c| - lam * log sigmoid(o_c - o_r), o = log(p / (1 - p)), p = exp(logp / |y|)",
     needs=("chosen", "rejected", "len"),
     citation=Citation(

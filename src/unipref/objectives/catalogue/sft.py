@@ -14,7 +14,7 @@ _FORMS = {
 
 @method(
     "sft",
-    source="arXiv:2203.02155 §3.5",
+    source="arXiv:2203.02155",
     formula="-logp(y) / |y|",
     needs=("len",),
     citation=Citation(

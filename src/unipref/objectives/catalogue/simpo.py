@@ -10,7 +10,7 @@ from unipref.objectives.terms import Term, pairwise
 
 @method(
     "simpo",
-    source="arXiv:2405.14734 Eq. 6",
+    source="arXiv:2405.14734, as in github.com/princeton-nlp/SimPO",
     formula="-log sigmoid(beta * (logp_c / |c| - logp_r / |r|) - gamma)",
     needs=("chosen", "rejected", "len"),
     citation=Citation(

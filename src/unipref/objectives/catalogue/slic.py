@@ -8,7 +8,7 @@ from unipref.objectives.terms import Objective, nll, pairwise
 
 @method(
     "slic",
-    source="arXiv:2305.10425 Eq. 1",
+    source="arXiv:2305.10425, as in github.com/ContextualAI/HALOs",
     formula="max(0, delta - logp_c + logp_r) - lam * logp_c",
     needs=("chosen", "rejected"),
     citation=Citation(
