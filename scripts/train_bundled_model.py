@@ -470,7 +470,8 @@ def document_nats(model: LlamaForCausalLM, documents: list[Document], *, window:
         for row, (_, ids, _) in zip(rows, batch, strict=True):
             row[: len(ids)] = torch.from_numpy(ids)  # padding on the right is never looked at under a causal mask
         logits_RTV = model(input_ids=rows, use_cache=False).logits
-        nats_RT = F.cross_entropy(logits_RTV[:, :-1].transpose(1, 2).float(), rows[:, 1:], reduction="none")
+        nats = F.cross_entropy(logits_RTV[:, :-1].flatten(0, 1), rows[:, 1:].flatten(), reduction="none")
+        nats_RT = nats.view(len(batch), -1)
         for nats_T, (index, ids, first) in zip(nats_RT, batch, strict=True):
             totals[index] += float(nats_T[max(first, 1) - 1 : len(ids) - 1].sum())
         batch = []
@@ -506,14 +507,14 @@ def sample_answers(model, tokenizer, pairs: list[Pair], *, n: int, seed: int, pl
         messages = [{"role": role, "content": content} for role, content in pair.chosen[:-1]]
         prompts.append(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
     prompts = list(dict.fromkeys(prompts))
+    prompts = [p for p in prompts if len(tokenizer(p)["input_ids"]) <= 768]  # cutting one would lose its end
     order = np.random.default_rng(seed).permutation(len(prompts))[:n]
     torch.manual_seed(seed)
     options = {"temperature": 1.0, "top_p": 1.0, "top_k": 0} if plain else {}
     answers = []
     for begin in range(0, len(order), 50):
         chunk = [prompts[i] for i in order[begin : begin + 50]]
-        batch = tokenizer(chunk, return_tensors="pt", padding=True, truncation=True, max_length=768,
-                          add_special_tokens=False, return_token_type_ids=False)  # fmt: skip
+        batch = tokenizer(chunk, return_tensors="pt", padding=True, return_token_type_ids=False)
         ids = model.generate(**batch, do_sample=True, max_new_tokens=96, **options)
         answers += tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return answers
@@ -663,9 +664,8 @@ the text) are held out: `unipref.data.split.is_heldout`, shares 0.2 and 0.05. Ne
 
 {tokens:.1f} million tokens in {minutes:.0f} minutes on two CPU cores that other work shared (bfloat16
 autocast{compiled}). One pass over one side of every HH pair is {hh_tokens} tokens, one over the other text
-{other_tokens}; training read {passes:.1f} times their sum. Muon for the matrices inside the blocks, AdamW for embeddings
-and norms, warm-up and cosine decay, weight decay {weight_decay}, dropout {dropout}, packed rows. Muon is there because
-AdamW alone (peak rate 0.002, dropout 0.1) needed about 1.5 times the steps for the same loss in a trial of 300 steps.
+{other_tokens}; training read {passes:.1f} times their sum. Muon for the matrices inside the blocks, AdamW for
+embeddings and norms, warm-up and cosine decay, weight decay {weight_decay}, dropout {dropout}, packed rows.
 
 | leg | steps | tokens a step | tokens | minutes | tokens/s | peak rates (Muon, AdamW) | HH share | rows | ended by |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -751,8 +751,9 @@ def card(metrics: dict) -> str:
     leg_note = stop_note = ""
     if len(legs) > 1:
         leg_note = (
-            "\nA later leg starts from the bfloat16 checkpoint of the one before, with fresh optimizer state; the"
-            " numbers of an interrupted leg are those of its last log line before the checkpoint.\n"
+            "\nA later leg starts from the bfloat16 checkpoint of the one before, with fresh optimizer state. The"
+            "\nnumbers of an interrupted leg are those of its last log line, at most 19 steps before that checkpoint."
+            "\nAll settings of every leg are in `metrics.json`.\n"
         )
     if len(legs) > 1 or last["stopped_by"] != "tokens":
         stop_note = (

@@ -27,7 +27,7 @@ def test_columns_of_two_lengths_are_refused():
 
 
 def test_a_missing_column_is_named_with_what_there_is():
-    with pytest.raises(ConfigError, match="'reward'.*the batch has logp"):
+    with pytest.raises(ConfigError, match=r"'reward'.*the batch has logp"):
         Batch(items={"logp": torch.zeros(2)}).item("reward")
 
 

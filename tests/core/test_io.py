@@ -27,9 +27,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(RuntimeError), writing_folder(tmp_path / "model") as folder:
-        (folder / "weights").write_text("half")
-        raise RuntimeError
+    def stop_halfway():
+        with writing_folder(tmp_path / "model") as folder:
+            (folder / "weights").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        stop_halfway()
     assert list(tmp_path.iterdir()) == []
     for text in ("one", "two"):
         with writing_folder(tmp_path / "model") as folder:

@@ -43,6 +43,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("olmo2", {}),
     "smollm3": ("smollm3", {}),
     "granite with a logit scale": ("granite", {"logits_scaling": 3.0}),
+}
+FLOAT32_INSIDE: dict[str, tuple[str, dict[str, Any]]] = {  # they rotate, or weigh their experts, in float32
+    "cohere with a logit scale": ("cohere", {"logit_scale": 0.25}),
     "mixtral": ("mixtral", {"num_local_experts": 4, **_EXPERTS}),
     "qwen2_moe": (
         "qwen2_moe",

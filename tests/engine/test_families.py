@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from engine_twins import FAMILIES, ROWS_FAMILIES, gradients, plain_values, relative, some_tries, tiny, weights_like
+from engine_twins import (
+    FAMILIES,
+    FLOAT32_INSIDE,
+    ROWS_FAMILIES,
+    gradients,
+    plain_values,
+    relative,
+    some_tries,
+    tiny,
+    weights_like,
+)
 
 from unipref.core.tries import pack
 from unipref.engine import Policy
@@ -28,10 +38,16 @@ def test_tries_equal_rows_of_one_to_twelve_digits_in_float64_values_and_gradient
     assert relative(ours, twin) < 1e-12
 
 
-def test_cohere_with_its_logit_scale_is_exact_in_values_and_float32_in_gradients_because_it_rotates_in_float32() -> None:
-    model = tiny("cohere", logit_scale=0.25)
-    policy = Policy(model)
-    assert policy.path == "tries", policy.path_reason
+# Gradients pass through the part that is float32 and are rounded there in another order: measured up to 5e-8 with
+# cohere's rotation, 1e-9 with the experts' routing weights. The values, rounded alike, agree to the last digits.
+@pytest.mark.parametrize("path", ["tries", "rows"])
+@pytest.mark.parametrize("family", FLOAT32_INSIDE)
+def test_both_paths_are_exact_in_values_where_a_model_computes_parts_in_float32_and_as_exact_as_those_in_gradients(
+    family: str, path: str
+) -> None:
+    kind, options = FLOAT32_INSIDE[family]
+    model = tiny(kind, **options)
+    policy = Policy(model, path=path)
     tries = some_tries()
     batch = pack(tries)
     weight = weights_like(batch, torch.float64)
@@ -39,10 +55,10 @@ def test_cohere_with_its_logit_scale_is_exact_in_values_and_float32_in_gradients
     ours = gradients(model, (weight * values.logp).sum())
     logp, _ = plain_values(model, tries)
     assert relative(values.logp, logp) < 1e-12
-    assert relative(ours, gradients(model, (weight * logp).sum())) < 1e-6
+    assert relative(ours, gradients(model, (weight * logp).sum())) < 2e-7
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3 with windows of 6", "gpt2", "mixtral"])
+@pytest.mark.parametrize("family", ["llama", "gemma3 with windows of 6", "gpt2", "phi3"])
 def test_padded_rows_equal_rows_of_one_to_twelve_digits_in_float64(family: str) -> None:
     kind, options = FAMILIES[family]
     model = tiny(kind, **options)

@@ -104,6 +104,12 @@ def write_example(folder: Path, *, n_pairs: int = 160, n_generations: int = 60) 
             "notes": ["Prompts were cut at the last turn of the user."],
             "sources": {"bundled:hh-harmless": {"rows": 2312, "format": "hh", "sha256": "0f" * 32}},
         },
+        "designer": {
+            "train": {
+                "responses": 3680, "conflicts": [],
+                "parts": {name: {"missing": 3, "mean": 0.4, "agreement": [0.5, 0.45, 0.55]} for name in DESIGNER},
+            },
+        },
         "split": {"train": 1840, "heldout": n_pairs, "by": "conversation"},
     }  # fmt: skip
     summary = {

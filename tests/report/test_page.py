@@ -111,6 +111,13 @@ def test_curves_end_where_the_log_does(page, folder):
     assert {line["data-run"] for line in lines} == set(METHODS)
 
 
+def test_facts_about_objectives_are_a_table_and_an_empty_list_says_none(page):
+    text = " ".join(" ".join(page.texts).split()).replace(" ,", ",")
+    assert "missing mean agreement" in text
+    assert "reading_level 3 0.4 0.5, 0.45, 0.55" in text
+    assert "conflicts none" in text
+
+
 def test_a_folder_with_a_summary_alone_still_gives_a_page(tmp_path, folder):
     (tmp_path / "summary.json").write_text((folder / "summary.json").read_text())
     text = "".join(Page(write_report(tmp_path).read_text()).texts)

@@ -9,11 +9,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import pair_examples, tiny_policy, with_references  # noqa: E402
-from transformers import TrainingArguments  # noqa: E402
+from tiny_runs import pair_examples, tiny_policy, with_references
+from transformers import TrainingArguments
 
-from unipref.objectives import as_objective, dpo, kto, upo  # noqa: E402
-from unipref.training import PreferenceTrainer  # noqa: E402
+from unipref.objectives import as_objective, dpo, kto, upo
+from unipref.training import PreferenceTrainer, leave_group
 
 OBJECTIVES = {
     "dpo": dpo(beta=0.1),
@@ -58,10 +58,8 @@ def main(name: str, folder: str) -> None:
         weights = {key: value.sum().item() for key, value in trainer.policy.state_dict().items()}
         evaluation.pop("epoch", None)
         Path(folder, "result.json").write_text(json.dumps({"rows": rows, "eval": evaluation, "weights": weights}))
-    if world > 1:  # an exit with live connections can abort
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave_group()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import pair_examples, tiny_policy, with_references
+from tiny_runs import pair_examples, tiny_policy, with_references
 
 from unipref.core.errors import ConfigError
 from unipref.core.records import Comparison
@@ -101,9 +101,7 @@ def test_metrics_are_the_same_at_any_batch_size_and_weighted_by_example(argument
     examples = with_references(pair_examples(7, weights=[1, 2, 3, 1, 1, 1, 1]), tiny_policy(2))
     results = []
     for max_tokens in (10_000, 30):
-        trainer = PreferenceTrainer(
-            tiny_policy(1), dpo(), arguments(4), examples, examples, max_tokens=max_tokens
-        )
+        trainer = PreferenceTrainer(tiny_policy(1), dpo(), arguments(4), examples, examples, max_tokens=max_tokens)
         results.append(trainer.evaluate())
     assert results[0].keys() == results[1].keys()
     for name in results[0]:
@@ -118,7 +116,9 @@ def test_metrics_are_the_same_at_any_batch_size_and_weighted_by_example(argument
             for e, (a, b) in zip(examples, logp, strict=True)
         ]
     )
-    assert results[0]["eval_rewards/margins"] == pytest.approx(np.average(margin, weights=[1, 2, 3, 1, 1, 1, 1]), rel=1e-4)
+    assert results[0]["eval_rewards/margins"] == pytest.approx(
+        np.average(margin, weights=[1, 2, 3, 1, 1, 1, 1]), rel=1e-4
+    )
     assert results[0]["eval_rewards/accuracies"] == pytest.approx(np.average(margin > 0, weights=[1, 2, 3, 1, 1, 1, 1]))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import pair_examples, tiny_model, tiny_policy, with_references
+from tiny_runs import pair_examples, tiny_model, tiny_policy, with_references
 from transformers import AutoModelForCausalLM
 
 from unipref.objectives import dpo, upo

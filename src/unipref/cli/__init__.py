@@ -13,11 +13,11 @@ from typing import Any
 from unipref.cli import align, methods, report
 from unipref.core.errors import UniprefError
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
 USER_ERROR = 2
 STOPPED = 130
-READER_GONE = 141
+READER_GONE = 1  # as rich has it
 
 
 class _Version(argparse.Action):
@@ -28,15 +28,16 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    words = argparse.ArgumentParser(
         prog="unipref", description="Align a language model with people's preferences and your own objectives."
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    words.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = words.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (align, methods, report):
         command.add_to(commands)
-    return parser
+    return words
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,13 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 where all went well; 2 where the user has something to mend, said on stderr without a traceback; 130 after
-        Ctrl-C; 141 where the reader of a pipe went away.
+        Ctrl-C; 1 where the reader of a pipe went away.
     """
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()  # here, where a reader who has left is no fault
+        return code
     except KeyboardInterrupt as stop:
-        print(f"stopped. {stop}".rstrip(), file=sys.stderr)
+        print(str(stop) or "stopped", file=sys.stderr)
         return STOPPED
     except UniprefError as err:
         print(f"error: {err}", file=sys.stderr)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     except Interrupted as stop:
         raise KeyboardInterrupt(str(stop)) from stop
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"Whole checkpoints are in {folder}; continue with --resume") from stop
+        raise KeyboardInterrupt(f"stopped; whole checkpoints are in {folder}, continue with --resume") from stop
     one_of_many = int(os.environ.get("RANK", "0")) > 0
     if not (args.quiet or one_of_many):
         Console().print(render_table(json.loads((folder / "summary.json").read_text(encoding="utf-8"))))

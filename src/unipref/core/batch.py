@@ -66,7 +66,9 @@ class Batch:
             return self.items[name]
         except KeyError:
             present = ", ".join(sorted(self.items))
-            raise ConfigError(f"the objective needs the column {name!r} per response; the batch has {present}") from None
+            raise ConfigError(
+                f"the objective needs the column {name!r} per response; the batch has {present}"
+            ) from None
 
     def side(self, name: str, which: str) -> Tensor:
         """(P,) the item column `name` on the `which` side of each pair: "chosen" or "rejected"."""

@@ -27,7 +27,7 @@ class Interval:
 
     Attributes:
         value: the estimate; NaN where no row counts.
-        low, high: the interval; NaN where the data cannot say (one cluster, or no spread and no bounds).
+        low, high: the interval; NaN where the data cannot say (too few clusters, or no spread, and no bounds).
         n: rows that count (a value that is not NaN and a weight above 0).
         clusters: clusters among them; what the interval's width depends on.
     """
@@ -45,12 +45,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Per cluster: sum of weight * value and sum of weight, in sorted order of the cluster names."""
+    """Per cluster: sum of weight * value, sum of weight, rows that count; in sorted order of the cluster names."""
 
     names: np.ndarray
     numerators: np.ndarray
     denominators: np.ndarray
-    n: int
+    rows: np.ndarray
 
 
 def mean(
@@ -70,9 +70,10 @@ def mean(
         values: NaN (or None) is missing: the row is left out, never counted as zero.
         weights: example weights, at least 0; 1 where not given.
         clusters: which rows belong together; every row alone where not given.
-        bounds: the least and greatest value a row can have, (0, 1) for shares. Where the data show no spread, a
-            bootstrap claims certainty; with bounds the interval says what n equal clusters do prove (at most a share
-            1 - (1 - confidence)^(1/n) of all clusters differs), without bounds it is NaN.
+        bounds: the least and greatest value a row can have, (0, 1) for shares. Where the data show no spread, or
+            are fewer clusters than can prove anything (six for 95 %), a bootstrap claims too much. With bounds the
+            interval then says what n equal clusters do prove (at most a share 1 - (1 - confidence)^(1/n) of all
+            clusters differs) and holds all resamples; without bounds it is NaN.
         expand: widen the percentiles to those of Student's t with clusters - 1 degrees of freedom; the plain
             percentile interval is too narrow for few clusters. False gives the plain one.
 
@@ -88,7 +89,7 @@ def mean(
     drawn = _ratio(*_resampled(sums.numerators, sums.denominators, resamples=resamples, seed=seed))
     value = float(_ratio(np.array(_sum(sums.numerators)), np.array(_sum(sums.denominators))))
     low, high = _interval(value, drawn, len(sums.names), bounds, confidence, expand)
-    return Interval(value, low, high, sums.n, len(sums.names))
+    return Interval(value, low, high, int(sums.rows.sum()), len(sums.names))
 
 
 def mean_difference(
@@ -106,28 +107,27 @@ def mean_difference(
     """Mean of `a` minus mean of `b`, with a bootstrap that draws the same clusters for both.
 
     What both sides share of a prompt (easy or hard) cancels, so the interval is narrower than for two samples of
-    different prompts. A cluster that only one side has (the other side's score is missing) counts on that side, so
-    the difference is always that of the two means as reported.
+    different prompts. A cluster that only one side has (the other side's scores are missing) is left out: otherwise
+    sides that are scored on different prompts would differ because of the prompts. Where nothing is missing, the
+    difference is that of the two means.
 
     Args:
         bounds: the least and greatest difference of a cluster, (-1, 1) for shares; see `mean`.
+
+    Returns:
+        `n` is the number of rows of the smaller side in the clusters that both have.
     """
     left, right = (_cluster_sums(v, w, c) for v, w, c in zip((a, b), weights, clusters, strict=True))
-    names = np.union1d(left.names, right.names)
-
-    def spread(sums: _Sums) -> tuple[np.ndarray, np.ndarray]:
-        at = np.searchsorted(names, sums.names)
-        numerators, denominators = np.zeros(len(names)), np.zeros(len(names))
-        numerators[at], denominators[at] = sums.numerators, sums.denominators
-        return numerators, denominators
-
-    (num_a, den_a), (num_b, den_b) = spread(left), spread(right)
+    names, at_left, at_right = np.intersect1d(left.names, right.names, assume_unique=True, return_indices=True)
+    num_a, den_a = left.numerators[at_left], left.denominators[at_left]
+    num_b, den_b = right.numerators[at_right], right.denominators[at_right]
     sums = _resampled(num_a, den_a, num_b, den_b, resamples=resamples, seed=seed)
     drawn = _ratio(*sums[:2]) - _ratio(*sums[2:])
     totals = [np.array(_sum(x)) for x in (num_a, den_a, num_b, den_b)]
     value = float(_ratio(totals[0], totals[1]) - _ratio(totals[2], totals[3]))
     low, high = _interval(value, drawn, len(names), bounds, confidence, expand)
-    return Interval(value, low, high, min(left.n, right.n), len(names))
+    n = min(left.rows[at_left].sum(), right.rows[at_right].sum())
+    return Interval(value, low, high, int(n), len(names))
 
 
 def wins(margins: Sequence[float]) -> np.ndarray:
@@ -201,7 +201,7 @@ def _cluster_sums(
         names=np.array(names, dtype=str),
         numerators=np.array([_sum(mass[groups[name]] * numbers[groups[name]]) for name in names]),
         denominators=np.array([_sum(mass[groups[name]]) for name in names]),
-        n=sum(len(rows) for rows in groups.values()),
+        rows=np.array([len(groups[name]) for name in names], dtype=np.int64),
     )
 
 
@@ -227,14 +227,17 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def _interval(
     value: float, drawn: np.ndarray, n: int, bounds: tuple[float, float] | None, confidence: float, expand: bool
 ) -> tuple[float, float]:
-    drawn = drawn[~np.isnan(drawn)]
-    if n == 0 or math.isnan(value) or drawn.size == 0:
+    if n == 0:
         return math.nan, math.nan
-    if n == 1 or np.ptp(drawn) <= 1e-12 * max(1.0, abs(value)):
+    spread = n > 1 and np.ptp(drawn) > 1e-12 * max(1.0, abs(value))
+    # even from the least to the greatest of n values covers a middle one with probability 1 - 2^(1 - n) at most
+    enough = 1 - 2.0 ** (1 - n) >= confidence
+    if not (spread and enough):
         if bounds is None:
             return math.nan, math.nan
         other = 1 - (1 - confidence) ** (1 / n)  # the greatest share of differing clusters that n equal ones leave open
-        return value - other * (value - bounds[0]), value + other * (bounds[1] - value)
+        low, high = value - other * (value - bounds[0]), value + other * (bounds[1] - value)
+        return min(low, float(drawn.min())), max(high, float(drawn.max()))
     tail = (1 - confidence) / 2
     if expand:
         tail = NormalDist().cdf(math.sqrt(n / (n - 1)) * _student_quantile(tail, n - 1))

@@ -7,7 +7,7 @@ __all__ = ["conversation_key", "is_heldout"]
 
 
 def conversation_key(first_user_turn: str) -> str:
-    """Name of the conversation that starts with `first_user_turn`: the same for every spelling of its white space and case.
+    """Name of the conversation that starts with `first_user_turn`, whatever its white space and case.
 
     Two prompts of which one continues the other share their first turn, hence their side of every split; splitting
     by the whole prompt would put a conversation's second turn in training and its third in evaluation.

@@ -4,6 +4,7 @@ from unipref.engine.head import token_logp
 from unipref.engine.loading import BUNDLED, fingerprint, load_model, load_tokenizer
 from unipref.engine.policy import Head, Policy, Values, value_head
 from unipref.engine.scoring import score
+from unipref.engine.weights import load_weights
 
 __all__ = [
     "BUNDLED",
@@ -13,6 +14,7 @@ __all__ = [
     "fingerprint",
     "load_model",
     "load_tokenizer",
+    "load_weights",
     "score",
     "token_logp",
     "value_head",

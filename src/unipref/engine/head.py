@@ -36,11 +36,11 @@ class _Shape:
             logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits
 
-    def slope(self, logits: Tensor) -> Tensor | None:
-        """d shaped / d raw at the shaped `logits`; None where it is 1 everywhere."""
-        if self.softcap is not None:
-            return (logits / self.softcap).square_().neg_().add_(1).mul_(self.scale)
-        return None if self.scale == 1.0 else torch.full_like(logits, self.scale)
+    def slope(self, logits: Tensor) -> Tensor | float:
+        """d shaped / d raw at the shaped `logits`: a number where it is the same everywhere."""
+        if self.softcap is None:
+            return self.scale
+        return (logits / self.softcap).square_().neg_().add_(1).mul_(self.scale)
 
 
 class _TokenLogp(torch.autograd.Function):
@@ -99,8 +99,7 @@ class _TokenLogp(torch.autograd.Function):
                 tiles.append(mass.to(hidden.dtype))
                 tops.append(top)
             if expect:
-                if slope is not None:
-                    mass.mul_(slope)
+                mass.mul_(slope)
                 expected.mul_(decay[:, None])
                 _add_product(expected, mass.to(hidden.dtype), weight[low : low + width].to(hidden.dtype))
         log_total = top + total.log()
@@ -119,8 +118,7 @@ class _TokenLogp(torch.autograd.Function):
         nothing = (None,) * 7
         grad_row = log_total.new_zeros(len(hidden)).index_add_(0, row, grad_logp)
         if ctx.expect:
-            slope = ctx.shape.slope(target)
-            direct = grad_logp if slope is None else grad_logp * slope
+            direct = grad_logp * ctx.shape.slope(target)
             grad_hidden = expected * -grad_row[:, None]
             grad_hidden.index_add_(0, row, weight[token].to(grad_hidden.dtype) * direct[:, None])
             return grad_hidden.to(hidden.dtype), None, None, *nothing
@@ -133,8 +131,8 @@ class _TokenLogp(torch.autograd.Function):
         grad_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         for i, low in enumerate(range(0, len(weight), ctx.width)):
             high, here = low + ctx.width, slice(ctx.bounds[i], ctx.bounds[i + 1])
-            slope = None
             if ctx.n_tiles:
+                slope = ctx.shape.scale  # capped logits are not kept
                 mass, top = kept[i], kept[ctx.n_tiles + i]
                 grad = mass.mul_((-grad_row * torch.exp(top - log_total))[:, None])  # so backward runs once per graph
             else:
@@ -148,7 +146,7 @@ class _TokenLogp(torch.autograd.Function):
                     grad = log_p.exp_().mul_(-grad_row[:, None])
             # Written, not added: 1 - p of a confident token would cancel in half precision.
             grad[row[here], token[here] - low] = at_target[here].to(grad.dtype)
-            if slope is not None:
+            if not isinstance(slope, float) or slope != 1.0:
                 grad.mul_(slope)
             if grad_bias is not None:
                 grad_bias[low:high] = grad.sum(0)

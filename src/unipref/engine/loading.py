@@ -197,7 +197,7 @@ def fingerprint(model: nn.Module, *, reference: bool = False) -> str:
     for (name, tensor), digest in zip(entries, sums, strict=True):
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode() + digest)
     settings = {key: value for key, value in inner.config.to_dict().items() if key not in _VOLATILE}
-    if not reference:
+    if adapters and not reference:
         settings["adapters"] = {name: [a.peft_type, _scalings(inner, name)] for name, a in adapters.items()}
     total.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return total.hexdigest()[:32]
@@ -205,7 +205,8 @@ def fingerprint(model: nn.Module, *, reference: bool = False) -> str:
 
 def _scalings(model: nn.Module, adapter: str) -> list[float]:
     """What the adapter's layers multiply their output with, layer by layer: part of what the model computes."""
-    return [m.scaling[adapter] for m in model.modules() if adapter in (getattr(m, "scaling", None) or {})]
+    scalings = (getattr(module, "scaling", None) for module in model.modules())
+    return [scaling[adapter] for scaling in scalings if isinstance(scaling, dict) and adapter in scaling]
 
 
 def _of_adapter(name: str, adapters: Mapping[str, Any]) -> bool:

@@ -123,12 +123,19 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """As on the model: activations are recomputed in the backward pass."""
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs or {"use_reentrant": False})
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """As on the model: activations are recomputed in the backward pass. Non-reentrant unless asked otherwise."""
+        given = activation_checkpointing_kwargs or {"use_reentrant": False}
+        if hasattr(self.model, "activation_checkpointing_enable"):
+            self.model.activation_checkpointing_enable(given, **options)
+        else:  # transformers before it renamed the method
+            self.model.gradient_checkpointing_enable(given, **options)
 
-    def gradient_checkpointing_disable(self) -> None:
-        self.model.gradient_checkpointing_disable()
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """The same under the name that earlier trainers call."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
     @contextmanager
     def reference_mode(self) -> Iterator[None]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from unipref.core.errors import ConfigError
+
 __all__ = ["load_weights"]
 
 
@@ -13,6 +15,9 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
 
     An adapter folder gives the adapter's weights. Loading goes through `from_pretrained`, because a saved file may name
     tensors otherwise than the module does.
+
+    Raises:
+        ConfigError: the folder holds no weights, or weights of another architecture; the model is unchanged then.
     """
     folder = Path(folder)
     if (folder / "adapter_config.json").exists():
@@ -20,8 +25,14 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
 
         set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
         return
-    saved = type(model).from_pretrained(folder, dtype=next(model.parameters()).dtype)
-    state = saved.state_dict()
+    try:
+        saved = type(model).from_pretrained(folder, dtype=next(model.parameters()).dtype)
+    except OSError as err:
+        raise ConfigError(f"cannot load the weights in {folder}; give a folder that save_pretrained wrote") from err
+    state, own = saved.state_dict(), model.state_dict()
+    unlike = sorted(n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape)
+    if unlike:
+        raise ConfigError(f"the weights in {folder} do not fit the model: {len(unlike)} tensors differ, as {unlike[0]}")
     with torch.no_grad():
-        for name, tensor in model.state_dict().items():
+        for name, tensor in own.items():
             tensor.copy_(state[name])

@@ -145,7 +145,9 @@ def differences(
         controls: per run the run, or runs, that it is compared with.
 
     Returns:
-        One entry per comparison and metric: a, b, metric, value [a - b, low, high], n (rows of the smaller side).
+        One entry per comparison and metric: a, b, metric, value [a - b, low, high], n (rows of the smaller side) and
+        conversations. Only conversations that both runs have a score of count, so where scores are missing the value
+        is not the difference of the two means in `summarise`.
         Metrics: accuracy, ranking_accuracy, aux.NAME.generations, aux.NAME.heldout, kl, length.
 
     Raises:
@@ -168,7 +170,8 @@ def differences(
                     seed=seed,
                     resamples=resamples,
                 )
-                entries.append({"a": a, "b": b, "metric": metric, "value": difference.as_list(), "n": difference.n})
+                counts = {"n": difference.n, "conversations": difference.clusters}
+                entries.append({"a": a, "b": b, "metric": metric, "value": difference.as_list(), **counts})
     return entries
 
 

@@ -166,8 +166,9 @@ def syllables(word: str) -> int:
     """How many syllables an English word is spoken with, by rule; at least 1.
 
     A number is one syllable, as in `textstat`; letters without a vowel are spelled out ("DNA" is not: it has one).
-    Measured against the CMU pronouncing dictionary, any of its pronunciations counting: 99 % of the running words and
-    97 % of the different words of the bundled HH-RLHF conversations, 93 % of the whole dictionary (names, mostly).
+    Measured against the CMU pronouncing dictionary, any of its pronunciations counting: right for 93 % of the whole
+    dictionary, much of it names, and for 99 % of the running and 97 % of the different words of the bundled HH-RLHF
+    conversations. The rules were mended by looking at errors on the latter, so the last two are not unseen words.
 
     Args:
         word: one word, of any case; the parts of a hyphenated one are counted apart.
@@ -342,7 +343,9 @@ def reading_grade(text: str, *, min_words: int = MIN_WORDS) -> float:
     The consensus is that of `textstat.text_standard`: the grade with the most votes (`grade_votes`); of several, the
     one that was voted for first. It departs from it where that is in error or needs what we may not ship: no Dale-Chall
     (its word list has an owner), reading ease from 100 up, SMOG under three sentences (there a vote for grade 0),
-    sentences and syllables by our own rules.
+    sentences and syllables by our own rules. On the 2,649 bundled HH-RLHF responses of 20 words or more, beside
+    `textstat` 0.7.4: the same within one grade for 67 %, 1.6 grades apart in the mean, rank correlation 0.78. The
+    largest gaps are lists, which `textstat` reads as one sentence, and its SMOG of 0.
 
     Args:
         min_words: a text of fewer words has no grade.

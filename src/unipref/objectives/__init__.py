@@ -6,7 +6,7 @@ Every method of `catalogue` is here by its key: `unipref.objectives.dpo(beta=0.1
 import importlib
 import pkgutil
 
-from unipref.core.cards import list_methods
+from unipref.core.cards import get_method, list_methods
 from unipref.objectives import catalogue
 from unipref.objectives.discrepancies import expectile, hinge, linear, linex, logistic, saturating, square
 from unipref.objectives.offsets import difference, length_gap, margin, shift
@@ -44,6 +44,7 @@ __all__ = [
     "exp_advantage",
     "expectile",
     "gate",
+    "get_method",
     "group_mean",
     "hinge",
     "kl_baseline",
@@ -51,6 +52,7 @@ __all__ = [
     "length_gap",
     "linear",
     "linex",
+    "list_methods",
     "log1mexp",
     "log_odds",
     "log_ratio",

@@ -1,11 +1,11 @@
 """The main job: from a recipe to aligned models, their comparison and a report."""
 
+import contextlib
 import hashlib
 import json
-import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers.utils import logging as transformers_logging
 
 import unipref
 from unipref.core.cards import bibtex, get_method
@@ -31,7 +32,7 @@ from unipref.report import write_report
 from unipref.rewards import DesignerObjectives
 from unipref.sampling import generate
 from unipref.store import ScoreStore
-from unipref.training import Example, autocast, cache_references, resolve_precision
+from unipref.training import Example, autocast, cache_references, leave_group, resolve_precision
 
 __all__ = ["align"]
 
@@ -55,8 +56,8 @@ class _Data:
 def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, console: Console | None = None) -> Path:
     """Run `recipe`; the run folder with models, metrics, `summary.json` and `report.html`.
 
-    A folder that an earlier run left is kept beside it as `NAME.previous`; with `resume` it is continued: finished stages
-    and evaluations are taken as they are, a stage that was stopped goes on from its last whole checkpoint.
+    A folder that an earlier run left is kept beside it as `NAME.previous`; with `resume` it is continued: finished
+    stages and evaluations are taken as they are, a stage that was stopped goes on from its last whole checkpoint.
 
     Raises:
         UniprefError: something is wrong that the user can mend; everything that was finished stays in the folder.
@@ -68,22 +69,32 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
         _prepare_folder(folder, recipe, resume=resume)
     _wait()
     store = ScoreStore(folder.parent / ".scores")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-
-    data = _read(recipe, store, console if rank0 else None)
-    if rank0:
-        write_json(folder / "data.json", data.report)
-    finals = _train_all(recipe, folder, data, store, resume=resume, console=console if rank0 else None)
-    if not rank0:
-        _leave()
-        return folder
-    rows = _judge_all(recipe, folder, data, finals, store, resume=resume, console=console)
-    summary = _summarise(recipe, folder, data, finals, rows)
-    write_json(folder / "summary.json", summary)
-    _cite(recipe, folder)
-    write_report(folder)
-    _leave()
+    with _quiet_transformers():
+        data = _read(recipe, store, console if rank0 else None)
+        if rank0:
+            write_json(folder / "data.json", data.report)
+        finals = _train_all(recipe, folder, data, store, resume=resume, console=console if rank0 else None)
+        if rank0:
+            rows = _judge_all(recipe, folder, data, finals, store, resume=resume, console=console)
+            write_json(folder / "summary.json", _summarise(recipe, folder, data, finals, rows))
+            _cite(recipe, folder)
+            write_report(folder)
+    leave_group()
     return folder
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Its bars for loading and saving would tear up ours; faults still come as exceptions."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _is_main_process() -> bool:
@@ -96,13 +107,6 @@ def _wait() -> None:
     from accelerate import PartialState
 
     PartialState().wait_for_everyone()
-
-
-def _leave() -> None:
-    """End this process' part in a group of several; an exit with live connections can abort."""
-    from accelerate import PartialState
-
-    PartialState().destroy_process_group()
 
 
 def _prepare_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:

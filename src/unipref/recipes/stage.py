@@ -1,9 +1,10 @@
 """One stage of a recipe: a method, a model that it starts from, and the trainer between them."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +51,18 @@ def examples_of(
     """`records` tokenised, and the account of what was cut or set aside.
 
     Args:
-        mismatched_seed: attach to each record another record's response, for KTO's reference point.
+        mismatched_seed: attach to each record responses to other records' prompts, for KTO's reference point.
     """
     encoded, report = encode_records(records, tokenizer, max_length=max_length)
     examples = [Example(e.record, e.trie) for e in encoded]
     if mismatched_seed is not None:
-        others, _ = encode_records(
-            mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0), tokenizer, max_length=max_length
-        )
-        if len(others) != len(examples):
-            raise ConfigError("a mismatched response does not fit data.max_length; raise it")
-        for example, other in zip(examples, others, strict=True):
+        singles = iter(mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0))
+        together = []  # a record's mismatched responses share its context, hence a trie
+        for example in examples:
+            first, *others = itertools.islice(singles, len(example.record.items))
+            together.append(replace(first, items=(*first.items, *(other.items[0] for other in others))))
+        encoded, _ = encode_records(together, tokenizer, max_length=max_length, strict=True)
+        for example, other in zip(examples, encoded, strict=True):
             example.mismatched = Example(other.record, other.trie)
     return examples, report.to_dict()
 
@@ -77,9 +79,8 @@ def arguments(
         raise ConfigError(f"train.batch_size {options.batch_size} does not divide by the {world} processes")
     steps_per_epoch = math.ceil(n_records / options.batch_size)
     total = options.max_steps or max(1, math.ceil(steps_per_epoch * options.epochs))
-    on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    device = "cpu" if on_cpu else "cuda" if torch.cuda.is_available() else "mps"
-    precision = resolve_precision(options.precision, device)
+    on_cpu = not torch.cuda.is_available()  # Apple's MPS lacks float64, which exact sums need
+    precision = resolve_precision(options.precision, "cpu" if on_cpu else "cuda")
     evaluates = options.eval_steps is not None and has_validation
     keeps_best = evaluates and options.keep_best is not None
     save_steps = options.eval_steps if keeps_best else (options.save_steps or total)
@@ -96,7 +97,6 @@ def arguments(
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm or 0.0,
         bf16=precision == "bfloat16",
-        gradient_checkpointing=False,  # the policy's own model does it; the trainer would ask the wrapper
         logging_strategy="steps",
         logging_steps=min(options.logging_steps, total),
         logging_first_step=True,
@@ -160,7 +160,7 @@ def run_stage(
         train, validation = chosen_only(train)[0], chosen_only(validation)[0]
     needs_mismatch = bool(objective.statistics)
     encode = {"max_length": recipe.data.max_length, "mismatched_seed": seed if needs_mismatch else None}
-    examples, _ = examples_of(train, tokenizer, **encode)
+    examples, encoding = examples_of(train, tokenizer, **encode)
     held, _ = examples_of(validation, tokenizer, **encode) if validation else ([], {})
     setting = arguments(
         options, output=folder / "checkpoints", seed=seed, n_records=len(examples), has_validation=bool(held)
@@ -206,6 +206,7 @@ def run_stage(
                 "path": policy.path,
                 "path_reason": policy.path_reason,
                 "precision": setting.precision,
+                "encoding": encoding,
             },
         )
     trainer.accelerator.wait_for_everyone()

@@ -145,6 +145,7 @@ def _forest(summary: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
             {
                 "metric": metric,
                 "triple": entry["value"],
+                "n": entry["n"],
                 "shown": metric.show(entry["value"][0], signed=True),
                 "interval": metric.show_interval(entry["value"], signed=True),
                 "word": judge(metric, entry["value"]),

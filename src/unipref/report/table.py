@@ -54,7 +54,7 @@ def _differences(summary: Mapping[str, Any]) -> Table:
     table = Table(title="Differences (paired over prompts)", box=box.SIMPLE_HEAD, title_justify="left")
     for name in ("comparison", "metric"):
         table.add_column(name)
-    for name in ("difference", "95 % interval"):
+    for name in ("difference", "95 % interval", "n"):
         table.add_column(name, justify="right")
     table.add_column("")
     last = None
@@ -69,6 +69,7 @@ def _differences(summary: Mapping[str, Any]) -> Table:
             Text(metric.label),
             metric.show(entry["value"][0], signed=True),
             metric.show_interval(entry["value"], signed=True),
+            str(entry["n"]),
             Text(word, style=_COLOURS.get(word, "dim")),
         )
         last = pair

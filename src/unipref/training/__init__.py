@@ -2,6 +2,7 @@
 
 from unipref.training.examples import Example, assemble, data_batch, split_by_tokens
 from unipref.training.precision import autocast, resolve_precision
+from unipref.training.ranks import leave_group
 from unipref.training.references import cache_references
 from unipref.training.trainer import NonFiniteLossError, PreferenceTrainer, last_checkpoint
 
@@ -14,6 +15,7 @@ __all__ = [
     "cache_references",
     "data_batch",
     "last_checkpoint",
+    "leave_group",
     "resolve_precision",
     "split_by_tokens",
 ]

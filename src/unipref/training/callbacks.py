@@ -14,16 +14,15 @@ __all__ = ["MetricsFile", "Progress", "StopOnSignal"]
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log line to a JSON-lines file. A resumed run drops lines from beyond the checkpoint it starts at."""
+    """Appends every log line to a JSON-lines file. A resumed run drops the lines from beyond its checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            kept = [row for row in read_jsonl(self.path) if row["step"] <= state.global_step] if self.path.exists() else []
-            if not state.global_step:
-                kept = []
+            resumes = state.global_step > 0 and self.path.exists()
+            kept = [row for row in read_jsonl(self.path) if row["step"] <= state.global_step] if resumes else []
             write_text(self.path, "".join(to_json(row) + "\n" for row in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -49,7 +48,7 @@ class Progress(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """Turns the first Ctrl-C (or SIGTERM) into: finish the step, save a whole checkpoint, stop. A second one interrupts.
+    """Turns the first Ctrl-C (or SIGTERM) into: finish the step, save a whole checkpoint, stop. The next interrupts.
 
     Attributes:
         stopped: a signal came.

@@ -27,7 +27,8 @@ def batch_metrics(objective: Objective, batch: Batch) -> dict[str, tuple[torch.T
     if "chosen" in batch.pairs:
         chosen, rejected = batch.pairs["chosen"], batch.pairs["rejected"]
         preference = batch.pairs["preference"]
-        chosen, rejected = torch.where(preference < 0.5, rejected, chosen), torch.where(preference < 0.5, chosen, rejected)
+        exchanged = preference < 0.5
+        chosen, rejected = torch.where(exchanged, rejected, chosen), torch.where(exchanged, chosen, rejected)
         weight = batch.pairs["weight"].double()
         margin = reward[chosen] - reward[rejected]
         put("rewards/chosen", reward[chosen], weight)

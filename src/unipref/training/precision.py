@@ -10,7 +10,7 @@ __all__ = ["autocast", "resolve_precision"]
 
 
 def resolve_precision(name: str, device: torch.device | str) -> str:
-    """"float32" or "bfloat16" for the recipe's word `name`.
+    """ "float32" or "bfloat16" for the recipe's word `name`.
 
     "auto" is bfloat16 where `device` computes it natively (a GPU that does, a CPU with AMX) and float32 elsewhere:
     emulated bfloat16 is slower than float32 and no more exact.

@@ -34,8 +34,8 @@ def cache_references(
     """Fill `ref_logp[name]` of `examples` and of their mismatched responses with log-probabilities under `reference`.
 
     The key of a stored value is the token ids of context and response; its space is what else decided it: the
-    fingerprint of the weights, the precision and the path. Neither β nor a learning rate nor a folder is part of it, and
-    truncation, template or weights change it.
+    fingerprint of the weights, the precision and the path. Neither β nor a learning rate nor a folder is part of it,
+    and truncation, template or weights change it.
 
     Returns:
         How many items were "stored" already and how many "computed".
@@ -59,15 +59,11 @@ def cache_references(
     for start in range(0, len(missing), put_every):  # a killed run keeps what was computed so far
         rows = missing[start : start + put_every]
         with autocast(device, precision):
-            scored = score(
-                reference, [everything[i].trie for i in rows], max_tokens=max_tokens, reference=adapters_off
-            )
+            scored = score(reference, [everything[i].trie for i in rows], max_tokens=max_tokens, reference=adapters_off)
         for i, values in zip(rows, scored, strict=True):
             found[i] = values
         if store is not None:
-            store.put_many(
-                space, [key for i in rows for key in keys[i]], [value for i in rows for value in found[i]]
-            )
+            store.put_many(space, [key for i in rows for key in keys[i]], [value for i in rows for value in found[i]])
     for example, values in zip(everything, found, strict=True):
         example.ref_logp[name] = values
     computed = sum(everything[i].trie.n_items for i in missing)

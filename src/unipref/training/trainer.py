@@ -1,7 +1,7 @@
 """The one trainer: a `transformers.Trainer` whose step's loss does not depend on how the step was cut up.
 
-One batch of the trainer is a rank's records of one optimiser step. Inside the step they are cut into forwards by a token
-budget; every term divides global sums, so micro-batches, packing and ranks change nothing but the time.
+One batch of the trainer is a rank's records of one optimiser step. Inside the step they are cut into forwards by a
+token budget; every term divides global sums, so micro-batches, packing and ranks change nothing but the time.
 """
 
 import contextlib
@@ -47,8 +47,8 @@ def last_checkpoint(folder: Path | str) -> Path | None:
 class StepSampler(Sampler[list[int]]):
     """This rank's rows of every optimiser step of an epoch.
 
-    The order depends on seed and epoch alone: not on ranks, nor on where a resumed run begins. Rank r takes each W-th row
-    of the step, so a short last step is shared too; a rank may get no row.
+    The order depends on seed and epoch alone: not on ranks, nor on where a resumed run begins. Rank r takes each W-th
+    row of the step, so a short last step is shared too; a rank may get no row.
 
     Args:
         sizes: (n,) tokens per row, for `by_length`.
@@ -94,8 +94,8 @@ class PreferenceTrainer(Trainer):
             `gradient_accumulation_steps` stays 1, because the step cuts itself up.
         train, heldout: examples; references that the objective needs are cached in them or given live.
         max_tokens: trie nodes per forward.
-        references: live references by column name ("ref_logp", "ref_logp.NAME"), used where an example caches none. None
-            as the value is the policy with its adapters switched off.
+        references: live references by column name ("ref_logp", "ref_logp.NAME"), used where an example caches none.
+            None as the value is the policy with its adapters switched off.
         by_length: rows of similar length share a step.
         tokenizer: saved beside the weights.
 
@@ -156,9 +156,7 @@ class PreferenceTrainer(Trainer):
                 "or pass them as live references"
             )
         columns = self._columns(policy)
-        absent = [
-            name for name in columns if all(name not in item.columns for e in train for item in e.record.items)
-        ]
+        absent = [name for name in columns if all(name not in item.columns for e in train for item in e.record.items)]
         if absent:
             present = sorted({name for e in train for item in e.record.items for name in item.columns}) or ["none"]
             raise ConfigError(
@@ -345,8 +343,7 @@ class PreferenceTrainer(Trainer):
         groups = split_by_tokens(mine, self.max_tokens)
         statistics = self._statistics(groups, clock)
         batches = [
-            data_batch(g, columns=self._columns(self.policy), clock=clock).with_statistics(**statistics)
-            for g in groups
+            data_batch(g, columns=self._columns(self.policy), clock=clock).with_statistics(**statistics) for g in groups
         ]
         denominators = self._global_denominators(batches)
         sums = MetricSums()
