@@ -50,7 +50,7 @@ def test_the_path_that_is_asked_for_is_taken_and_the_reason_says_so() -> None:
 def test_an_unknown_path_and_tries_where_they_are_not_exact_are_errors_that_name_the_remedy() -> None:
     with pytest.raises(ConfigError, match="path is 'auto', 'tries' or 'rows', not 'fast'"):
         Policy(tiny(), path="fast")
-    with pytest.raises(ConfigError, match="not exact for MambaForCausalLM.*use path='auto'"):
+    with pytest.raises(ConfigError, match=r"not exact for MambaForCausalLM.*use path='auto'"):
         Policy(tiny("mamba", state_size=4), path="tries")
 
 

@@ -20,7 +20,14 @@ def moved(model: nn.Module) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"tie_word_embeddings": True}, {"kind": "mixtral", "num_local_experts": 4}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tie_word_embeddings": True},
+        {"kind": "mixtral", "num_local_experts": 4, "experts_implementation": "eager"},  # saved expert by expert
+    ],
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_saved_weights_come_back_bit_by_bit_into_the_same_tensors(tmp_path, options, dtype) -> None:
     model = tiny(dtype=dtype, **options)

@@ -128,14 +128,24 @@ class Policy(nn.Module):
     ) -> None:
         """As on the model: activations are recomputed in the backward pass. Non-reentrant unless asked otherwise."""
         given = activation_checkpointing_kwargs or {"use_reentrant": False}
-        if hasattr(self.model, "activation_checkpointing_enable"):
-            self.model.activation_checkpointing_enable(given, **options)
-        else:  # transformers before it renamed the method
-            self.model.gradient_checkpointing_enable(given, **options)
+        self._checkpointing("enable")(given, **options)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Activations are kept again."""
+        self._checkpointing("disable")()
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """The same under the name that earlier trainers call."""
+        """`activation_checkpointing_enable` under the name that earlier trainers call."""
         self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """`activation_checkpointing_disable` under its earlier name."""
+        self.activation_checkpointing_disable()
+
+    def _checkpointing(self, verb: str) -> Any:
+        """The model's method under its new name or, in earlier releases of transformers, its old one."""
+        new = getattr(self.model, f"activation_checkpointing_{verb}", None)
+        return new if new is not None else getattr(self.model, f"gradient_checkpointing_{verb}")
 
     @contextmanager
     def reference_mode(self) -> Iterator[None]:

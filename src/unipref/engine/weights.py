@@ -30,9 +30,13 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
     except OSError as err:
         raise ConfigError(f"cannot load the weights in {folder}; give a folder that save_pretrained wrote") from err
     state, own = saved.state_dict(), model.state_dict()
-    unlike = sorted(n for n in own.keys() | state.keys() if n not in own or n not in state or own[n].shape != state[n].shape)
-    if unlike:
-        raise ConfigError(f"the weights in {folder} do not fit the model: {len(unlike)} tensors differ, as {unlike[0]}")
+    shapes, expected = ({name: tensor.shape for name, tensor in tensors.items()} for tensors in (state, own))
+    if shapes != expected:
+        unlike = min(name for name, _ in shapes.items() ^ expected.items())
+        raise ConfigError(
+            f"the weights in {folder} do not fit the model: {unlike} is {shapes.get(unlike)} there and "
+            f"{expected.get(unlike)} here; load the model from that folder instead"
+        )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])

@@ -203,7 +203,7 @@ def _train_all(
     recipe: Recipe, folder: Path, data: _Data, store: ScoreStore, *, resume: bool, console: Console | None
 ) -> list[_Final]:
     plan = recipe.run_plan()
-    done: dict[str, tuple[Path, float]] = {}
+    done: dict[str, Path] = {}
     finals = []
     for seed in recipe.seeds:
         for run, stages in plan.items():
@@ -220,7 +220,6 @@ def _train_all(
                 if shared:
                     place = folder / "shared" / f"{stage.label}-{key}"
                 if key not in done or not shared:
-                    began = time.perf_counter()
                     title = f"{stage.label} (shared)" if shared else run
                     with _progress(console, f"{title} seed {seed}" if len(recipe.seeds) > 1 else title) as show:
                         model = run_stage(
@@ -235,10 +234,10 @@ def _train_all(
                             resume=resume,
                             show=show,
                         )
-                    done[key] = (model, time.perf_counter() - began)
-                model, took = done[key]
+                    done[key] = model
+                model = done[key]
                 start, method = str(model), stage.method
-                seconds += stage_done(place)["seconds"] or took
+                seconds += stage_done(place)["seconds"]
             finals.append(_Final(run, seed, run_folder, Path(start), str(reference), method, seconds))
     return finals
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from unipref.core.cards import get_method
 from unipref.core.errors import ConfigError, UniprefError
-from unipref.core.io import write_json, writing_folder
+from unipref.core.io import read_jsonl, write_json, writing_folder
 from unipref.core.records import Record
 from unipref.data import chosen_only, encode_records, mismatch
 from unipref.engine import Policy, load_model, load_tokenizer, value_head
@@ -146,10 +147,11 @@ def run_stage(
     model_folder = folder / "model"
     if resume and (folder / DONE).exists():
         return model_folder
+    began = time.perf_counter()
     options = recipe.train_of(stage)
     objective = build_objective(stage)
     tokenizer = load_tokenizer(str(start), trust_remote_code=recipe.model_options.trust_remote_code)
-    model = _load(recipe.model_options, start)
+    model = _load(recipe.model_options, start, trained=True)
     torch.manual_seed(seed)
     heads = {name: value_head(model.config.get_text_config().hidden_size) for name in objective.heads}
     policy = Policy(model, heads=heads)
@@ -183,6 +185,9 @@ def run_stage(
     )
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(folder / "checkpoints") if resume else None
+    if checkpoint is not None:
+        began -= _seconds_until(checkpoint, folder / "metrics.jsonl")
+    trainer.started = began
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
@@ -202,7 +207,7 @@ def run_stage(
                 "method": stage.method,
                 "steps": trainer.state.global_step,
                 "best_step": trainer.state.best_global_step,
-                "seconds": trainer.state.log_history[-1].get("seconds") if trainer.state.log_history else None,
+                "seconds": time.perf_counter() - began,
                 "path": policy.path,
                 "path_reason": policy.path_reason,
                 "precision": setting.precision,
@@ -213,9 +218,18 @@ def run_stage(
     return model_folder
 
 
-def _load(options: ModelOptions, start: Path | str) -> torch.nn.Module:
-    lora = None if options.lora is None else options.lora.model_dump(exclude={"merge"})
-    return load_model(str(start), dtype=options.dtype, lora=lora, trust_remote_code=options.trust_remote_code)
+def _load(options: ModelOptions, start: Path | str, *, trained: bool) -> torch.nn.Module:
+    lora = options.lora.model_dump(exclude={"merge"}) if options.lora is not None and trained else None
+    dtype = options.dtype
+    if dtype == "auto" and options.lora is None:
+        dtype = "float32"  # small updates vanish in bfloat16 weights; frozen ones keep the checkpoint's own type
+    return load_model(str(start), dtype=dtype, lora=lora, trust_remote_code=options.trust_remote_code)
+
+
+def _seconds_until(checkpoint: Path, metrics: Path) -> float:
+    """What the run had taken when `checkpoint` was written, as its log says."""
+    step = int(checkpoint.name.rsplit("-", 1)[1])
+    return max((row["seconds"] for row in read_jsonl(metrics) if "seconds" in row and row["step"] <= step), default=0.0)
 
 
 def _merges(options: ModelOptions) -> bool:
@@ -253,7 +267,7 @@ def _cache(
         if name == "model":
             cache_references(examples, policy, name=column, adapters_off=False, **keep)
             continue
-        other = Policy(load_model(name, dtype=recipe.model_options.dtype)).to(next(policy.parameters()).device)
+        other = Policy(_load(recipe.model_options, name, trained=False)).to(next(policy.parameters()).device)
         cache_references(examples, other, name=column, **keep)
     if len(references) > 1:
         for example in [*examples, *(e.mismatched for e in examples if e.mismatched is not None)]:

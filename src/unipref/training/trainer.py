@@ -132,7 +132,7 @@ class PreferenceTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         self._sums = MetricSums()
-        self._started = time.perf_counter()
+        self.started = time.perf_counter()  # what the log's seconds count from
         self._tokens = 0
         for reference in self.references.values():
             if reference is not None:
@@ -328,7 +328,7 @@ class PreferenceTrainer(Trainer):
         """Log the trainer's numbers together with the sample-weighted metrics since the last log."""
         if "loss" in logs:
             logs = {**logs, **self._sums.reduce(self._gather)}
-            logs["seconds"] = time.perf_counter() - self._started
+            logs["seconds"] = time.perf_counter() - self.started
             logs["tokens"] = self._tokens
             self._sums = MetricSums()
         super().log(logs, start_time)

@@ -1,0 +1,276 @@
+"""The main job end to end, on a handful of real rows and a model of a few thousand weights."""
+
+import json
+import math
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from unipref.core.errors import ConfigError
+from unipref.core.io import read_jsonl
+from unipref.data import read_records, split_records
+from unipref.engine import load_tokenizer
+from unipref.recipes import load_recipe
+from unipref.recipes.align import align
+from unipref.recipes.stage import Interrupted
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A random Llama with the bundled tokenizer, as a saved model."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = load_tokenizer("bundled")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=True,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def recipe(model, **changes):
+    values = {
+        "name": "small",
+        "model": str(model),
+        "data": {"train": "bundled:hh-harmless", "limit": 24, "eval_limit": 12, "max_length": 160},
+        "objectives": {
+            "reading_level": {"scorer": "reading_level", "weight": 0.5},
+            "detail": {"scorer": "length", "weight": 0.5, "options": {"cap": 60}},
+        },
+        "missing_rewards": "renormalise",
+        "train": {"learning_rate": 1e-3, "batch_size": 8, "precision": "float32", "logging_steps": 1},
+        "runs": {
+            "dpo": [{"method": "dpo"}],
+            "upo_dpo": [{"method": "upo", "options": {"base": "dpo"}}],
+        },
+        "controls": {"upo_dpo": "dpo"},
+        "sampling": {"prompts": 8, "max_new_tokens": 8},
+    }
+    return load_recipe({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def whole(small_model, tmp_path_factory):
+    """A run with a shared stage, two methods and two seeds."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    stages = [{"method": "sft", "train": {"epochs": 1}}]
+    made = recipe(small_model, stages=stages, seeds=[0, 1])
+    return made, align(made, output=folder)
+
+
+def read(folder, name="summary.json"):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_the_summary_holds_every_number_that_was_promised(whole):
+    _, folder = whole
+    summary = read(folder)
+    assert list(summary["runs"]) == ["dpo", "upo_dpo"]
+    for run in summary["runs"].values():
+        for name in ("accuracy", "ranking_accuracy", "kl"):
+            value, low, high = run[name]
+            assert low <= value <= high, name
+        assert 1 <= run["length"][0] <= 8
+        assert run["seconds"] > 0
+        assert run["seeds"] == [0, 1]
+        for name in ("reading_level", "detail"):
+            assert len(run["aux"][name]["heldout"]) == 3
+        assert set(run["drift"]) == {"chosen", "rejected"}
+    assert {d["metric"] for d in summary["differences"]} >= {"accuracy", "kl", "length", "aux.detail.generations"}
+    assert summary["runs"]["upo_dpo"]["diagnostics"]["gradient_ratio"] > 0
+    assert summary["data"]["split"]["train"] == 24
+
+
+def test_the_models_load_as_transformers_models_with_their_chat_template(whole):
+    _, folder = whole
+    for path in (folder / "dpo" / "seed-1" / "dpo" / "model", *folder.glob("shared/sft-*/model")):
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "hello"}], add_generation_prompt=True, return_tensors="pt"
+        )["input_ids"]
+        assert torch.isfinite(model(ids).logits).all()
+    assert len(list(folder.glob("shared/sft-*"))) == 2  # once per seed, not once per run
+
+
+def test_the_shared_stage_is_the_reference_of_every_run(whole):
+    _, folder = whole
+    evaluation = read(folder / "dpo" / "seed-0", "evaluation.json")
+    reference = read(folder / "shared", "reference.json")
+    found = {row["id"]: row["ref_logp_chosen"] for row in evaluation["pairs"]}
+    assert found == pytest.approx({row["id"]: row["logp_chosen"] for row in reference["pairs"]}, rel=1e-5)
+
+
+def test_no_heldout_conversation_is_among_the_training_records(whole):
+    made, folder = whole
+    records, _ = read_records("bundled:hh-harmless")
+    train, heldout = split_records(records, share=made.data.eval_share)
+    outside = {record.conversation for record in heldout}
+    assert outside.isdisjoint(record.conversation for record in train)
+    pairs = read(folder / "dpo" / "seed-0", "evaluation.json")["pairs"]
+    assert {row["conversation"] for row in pairs} <= outside
+
+
+def test_a_finished_run_is_resumed_without_training_again_and_gives_the_same_numbers(whole):
+    made, folder = whole
+    before = read(folder)
+    weights = folder / "upo_dpo" / "seed-0" / "upo" / "model" / "model.safetensors"
+    stamp = weights.stat().st_mtime_ns
+    align(made, output=folder, resume=True)
+    after = read(folder)
+    assert weights.stat().st_mtime_ns == stamp
+    assert after["runs"] == before["runs"]
+    assert after["differences"] == before["differences"]
+
+
+def test_another_recipe_does_not_resume_a_run(whole, small_model):
+    _, folder = whole
+    with pytest.raises(ConfigError, match="not the recipe that was given"):
+        align(recipe(small_model), output=folder, resume=True)
+
+
+def test_a_run_that_stands_already_is_kept_beside_the_new_one(small_model, tmp_path):
+    made = recipe(small_model, runs={"dpo": [{"method": "dpo"}]}, controls={}, sampling={"prompts": 0})
+    folder = tmp_path / "runs" / "small"
+    align(made, output=folder)
+    first = (folder / "summary.json").read_text()
+    align(made, output=folder)
+    assert (tmp_path / "runs" / "small.previous" / "summary.json").read_text() == first
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    with pytest.raises(ConfigError, match="not a run folder"):
+        align(made, output=tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+
+
+def test_a_run_that_was_stopped_resumes_to_the_model_of_a_run_that_was_not(small_model, tmp_path, monkeypatch):
+    made = recipe(
+        small_model,
+        runs={"upo": [{"method": "upo", "options": {"base": "kto"}}]},
+        controls={},
+        sampling={"prompts": 0},
+    )
+    align(made, output=tmp_path / "whole")
+    from unipref.recipes import stage
+
+    class StopsAtTwo(stage.StopOnSignal):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                self._handle(2, None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "StopOnSignal", StopsAtTwo)
+        with pytest.raises(Interrupted, match="step 2 of 3"):
+            align(made, output=tmp_path / "cut")
+    align(made, output=tmp_path / "cut", resume=True)
+    weights = [
+        AutoModelForCausalLM.from_pretrained(tmp_path / name / "upo" / "upo" / "model").state_dict()
+        for name in ("whole", "cut")
+    ]
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+    losses = [
+        [row["loss"] for row in read_jsonl(tmp_path / name / "upo" / "upo" / "metrics.jsonl") if "loss" in row]
+        for name in ("whole", "cut")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_lora_is_written_merged_or_as_an_adapter(small_model, tmp_path, merge):
+    made = recipe(
+        small_model,
+        model_options={"lora": {"r": 2, "alpha": 4.0, "merge": merge}},
+        runs={"dpo": [{"method": "dpo"}]},
+        controls={},
+        sampling={"prompts": 4, "max_new_tokens": 4},
+    )
+    folder = align(made, output=tmp_path / "lora") / "dpo" / "dpo" / "model"
+    assert (folder / "adapter_config.json").exists() is not merge
+    loaded = AutoModelForCausalLM.from_pretrained(folder)  # transformers loads an adapter folder onto its base
+    base = AutoModelForCausalLM.from_pretrained(small_model)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert not torch.equal(loaded(ids).logits, base(ids).logits)
+    rows = list(read_jsonl(folder.parent / "metrics.jsonl"))
+    assert rows[0]["loss"] == pytest.approx(math.log(2), rel=1e-4)
+
+
+def test_two_references_are_mixed_geometrically(small_model, tmp_path):
+    from unipref.recipes import stage
+
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            dataloader = kwargs["train_dataloader"]
+            seen.extend(dataloader.dataset)
+
+    original = stage.StopOnSignal
+
+    class Both(original, Look):
+        def on_train_begin(self, *args, **kwargs):
+            original.on_train_begin(self, *args, **kwargs)
+            Look.on_train_begin(self, *args, **kwargs)
+
+    made = recipe(
+        small_model,
+        references=[{"model": "model", "weight": 0.25}, {"model": "bundled", "weight": 0.75}],
+        runs={"dpo": [{"method": "dpo", "train": {"max_steps": 1}}]},
+        controls={},
+        sampling={"prompts": 0},
+    )
+    stage.StopOnSignal = Both
+    try:
+        align(made, output=tmp_path / "two")
+    finally:
+        stage.StopOnSignal = original
+    from unipref.engine import Policy, load_model, score
+
+    tries = [example.trie for example in seen[:3]]
+    parts = [score(Policy(load_model(name, dtype="float32")), tries) for name in (str(small_model), "bundled")]
+    for example, one, other in zip(seen, *parts, strict=False):
+        for mixed, a, b in zip(example.ref_logp["ref_logp"], one, other, strict=True):
+            assert mixed == pytest.approx(0.25 * a + 0.75 * b, rel=1e-3, abs=1e-3)
+
+
+def test_a_gate_that_never_opens_is_an_error_in_the_summary(small_model, tmp_path):
+    made = recipe(
+        small_model,
+        runs={"upo": [{"method": "upo", "options": {"base": "dpo", "warmup_steps": 100}}]},
+        controls={},
+        sampling={"prompts": 0},
+    )
+    summary = read(align(made, output=tmp_path / "closed"))
+    assert [(a["level"], a["code"]) for a in summary["runs"]["upo"]["alarms"]] == [("error", "gate_closed")]
+
+
+def test_checkpoints_are_chosen_on_rows_that_no_number_is_taken_from(small_model, tmp_path):
+    made = recipe(
+        small_model,
+        data={"train": "bundled:hh-harmless", "limit": 60, "eval_limit": 12, "max_length": 160},
+        train={"batch_size": 8, "learning_rate": 1e-3, "eval_steps": 2, "keep_best": "eval_loss"},
+        runs={"dpo": [{"method": "dpo"}]},
+        controls={},
+        sampling={"prompts": 0},
+    )
+    folder = align(made, output=tmp_path / "best")
+    split = read(folder)["data"]["split"]
+    assert split["train"] + split["validation"] == 60
+    assert split["validation"] > 0
+    done = read(folder / "dpo" / "dpo", "done.json")
+    evaluated = {
+        row["step"]: row["eval_loss"]
+        for row in read_jsonl(folder / "dpo" / "dpo" / "metrics.jsonl")
+        if "eval_loss" in row
+    }
+    assert done["best_step"] == min(evaluated, key=evaluated.get)
