@@ -665,9 +665,7 @@ the text) are held out: `unipref.data.split.is_heldout`, shares 0.2 and 0.05. Ne
 {tokens:.1f} million tokens in {minutes:.0f} minutes on two CPU cores that other work shared (bfloat16
 autocast{compiled}). One pass over one side of every HH pair is {hh_tokens} tokens, one over the other text
 {other_tokens}; training read {passes:.1f} times their sum. Muon for the matrices inside the blocks, AdamW for
-embeddings and norms, warm-up and cosine decay, weight decay {weight_decay}, dropout {dropout}, packed rows. Muon is
-there because AdamW alone (peak rate 0.002, dropout 0.1) needed about 1.5 times the steps for the same loss in a trial
-of 300 steps.
+embeddings and norms, warm-up and cosine decay, weight decay {weight_decay}, dropout {dropout}, packed rows.
 
 | leg | steps | tokens a step | tokens | minutes | tokens/s | peak rates (Muon, AdamW) | HH share | rows | ended by |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -13,14 +13,13 @@ def test_a_node_is_seen_from_its_descendants_and_itself_and_by_nobody_else() -> 
     #          0 - 1 - 2   and   4 - 5, of which 3 is the second child of 1
     batch = pack([build_trie([([7, 8], [9]), ([7, 8], [6])]), build_trie([([5], [4])])])
     plan = attention._plan(attention.layout_of(batch.depth, batch.end))
-    seen = np.zeros((6, 6), dtype=int)
+    seen, offset = np.zeros((6, 6), dtype=int), 0
     for block in plan.blocks:
-        size = block.seen.shape[-1]
-        for tree in range(block.n_trees):
-            nodes = block.nodes[tree * size : (tree + 1) * size]
-            for q, k in block.seen[tree, 0].nonzero().tolist():
-                if len(set(nodes.tolist())) == size:
-                    seen[nodes[q], nodes[k]] = 1
+        for (tree, _, q, k) in block.seen.nonzero().tolist():
+            place = offset + tree * block.seen.shape[-1]
+            if plan.place[plan.nodes[place + q]] == place + q:  # no padding
+                seen[plan.nodes[place + q], plan.nodes[place + k]] = 1
+        offset += block.seen.shape[0] * block.seen.shape[-1]
     assert seen.tolist() == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],

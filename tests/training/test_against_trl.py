@@ -13,7 +13,15 @@ from unipref.objectives import dpo, ipo
 from unipref.training import Example, PreferenceTrainer, cache_references
 
 STEPS = 5
-SHARED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "grad_norm")
+SHARED = (
+    "loss",
+    "grad_norm",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+)
 
 
 def small_llama(vocabulary):

@@ -36,38 +36,58 @@ class _Block:
     """Trees of about one length, padded to the longest.
 
     Attributes:
-        nodes: (B * L,) where each place of the block is read from; padding reads node 0.
-        seen: (B, 1, L, L) bool; a padding query sees itself, so that no softmax is over nothing.
-        distance: (B, 1, L, L) int32 depth[q] - depth[k], for windows.
+        n_trees: B.
+        seen: (B, 1, L, L) bool; a padding query sees itself and nothing else, and nothing else sees it.
+        depth: (B, L) of the nodes, for windows.
         masks: what a window leaves of `seen`, per window and dtype, kept while the layout lives.
     """
 
-    nodes: Tensor
     n_trees: int
     seen: Tensor
-    distance: Tensor
+    depth: Tensor
     masks: dict[tuple[int | None, torch.dtype], Tensor] = field(default_factory=dict)
-
-    def gather(self, row: Tensor) -> Tensor:
-        """(B, A, L, D) of this block from the (1, A, N, D) of the row."""
-        return row[0].index_select(1, self.nodes).unflatten(1, (self.n_trees, -1)).transpose(0, 1)
 
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
         """(B, 1, L, L) additive mask in `dtype`."""
         if (window, dtype) not in self.masks:
-            seen = self.seen if window is None else self.seen & (self.distance < window)
-            self.masks[window, dtype] = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(
-                ~seen, float("-inf")
-            )
+            seen = self.seen
+            if window is not None:
+                seen = seen & (self.depth[:, None, :, None] - self.depth[:, None, None, :] < window)
+            empty = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+            self.masks[window, dtype] = empty.masked_fill_(~seen, float("-inf"))
         return self.masks[window, dtype]
 
 
 @dataclass(eq=False)
 class _Plan:
-    """Blocks of a row, and for every node its place in their concatenation."""
+    """Blocks of a row, their places laid end to end.
+
+    Attributes:
+        nodes: (M,) the node that each place is read from; padding reads node 0.
+        place: (N,) where each node stands.
+    """
 
     blocks: list[_Block]
+    nodes: Tensor
     place: Tensor
+
+
+class _Select(torch.autograd.Function):
+    """x[index] along the first dimension, with the gradient read back by `inverse` instead of summed by `index`.
+
+    That is the same where every entry that `inverse` does not name has a gradient of zero or feeds only such entries,
+    as padding does: it is read from a node, but only padding sees it, and its output is dropped.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(0, inverse), None, None
 
 
 def _plan(layout: Tensor) -> _Plan:
@@ -97,7 +117,7 @@ def _make_plan(depth: Tensor, end: Tensor) -> _Plan:
         used = length
 
     place = torch.empty(n, dtype=torch.int64, device=device)
-    blocks, offset = [], 0
+    blocks, read_from, offset = [], [], 0
     for group in groups:
         longest = group[0][1] - group[0][0]
         start = torch.tensor([a for a, _ in group], device=device)
@@ -105,17 +125,15 @@ def _make_plan(depth: Tensor, end: Tensor) -> _Plan:
         column = torch.arange(longest, device=device)
         real = column < length[:, None]
         nodes = torch.where(real, start[:, None] + column, 0)
-        depth_BL = depth[nodes].to(torch.int32)
         end_BL = torch.where(real, end[nodes] - start[:, None], 0)  # a padding key is seen by nobody
         # q < end[k], with k <= q by the depth-first order
         seen = (column[None, :, None] < end_BL[:, None, :]) & (column[:, None] >= column)
-        seen |= (column[:, None] == column) & ~real[:, :, None]
-        distance = depth_BL[:, :, None] - depth_BL[:, None, :]
-        distance.masked_fill_(~real[:, :, None], 0)
+        seen |= (column[:, None] == column) & ~real[:, :, None]  # no softmax is over nothing
         place[nodes[real]] = offset + real.flatten().nonzero().squeeze(1)
-        blocks.append(_Block(nodes.flatten(), len(group), seen[:, None], distance[:, None]))
+        blocks.append(_Block(len(group), seen[:, None], depth[nodes]))
+        read_from.append(nodes.flatten())
         offset += real.numel()
-    return _Plan(blocks, place)
+    return _Plan(blocks, torch.cat(read_from), place)
 
 
 def tries_attention(
@@ -145,15 +163,21 @@ def tries_attention(
     if unknown:
         raise ConfigError(f"attention over tries does not know {', '.join(unknown)}; use path='rows'")
     plan = _plan(attention_mask)
-    outputs = []
-    for block in plan.blocks:
-        q, k, v = (block.gather(x) for x in (query, key, value))
-        mask = block.mask(sliding_window, q.dtype)
-        gqa = q.shape[1] != k.shape[1]
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=gqa)
-        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (B * L, A, D)
-    out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-    return out.index_select(0, plan.place)[None], None
+    with torch.autocast(query.device.type, enabled=False):
+        # On a CPU the half-precision attention kernel of torch 2.13 takes twice the time of the float32 one.
+        dtype = torch.promote_types(value.dtype, torch.float32) if query.device.type == "cpu" else value.dtype
+        places = (_Select.apply(x[0].transpose(0, 1), plan.nodes, plan.place) for x in (query, key, value))
+        sizes = [block.seen.shape[0] * block.seen.shape[-1] for block in plan.blocks]
+        parts = zip(plan.blocks, *(x.to(dtype).split(sizes) for x in places), strict=True)
+        outputs = []
+        for block, *qkv in parts:
+            q, k, v = (x.unflatten(0, (block.n_trees, -1)).transpose(1, 2) for x in qkv)  # (B, A, L, D)
+            mask = block.mask(sliding_window, dtype)
+            gqa = q.shape[1] != k.shape[1]
+            out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling, enable_gqa=gqa)
+            outputs.append(out.transpose(1, 2).flatten(0, 1))  # (B * L, A, D)
+        out = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        return _Select.apply(out, plan.place, plan.nodes)[None].to(value.dtype), None
 
 
 def install() -> None:

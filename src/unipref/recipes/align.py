@@ -328,7 +328,8 @@ def _judge(recipe: Recipe, data: _Data, model: Path | str, reference: str, store
     trust = recipe.model_options.trust_remote_code
     tokenizer = load_tokenizer(str(model), trust_remote_code=trust)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = resolve_precision(recipe.train.precision, device)
+    # what is reported is not rounded to bfloat16 where that costs seconds; on a GPU it would cost a model's size
+    precision = "float32" if device.type == "cpu" else resolve_precision(recipe.train.precision, device)
     budget = 2 * recipe.train.max_tokens_per_forward
     policy = Policy(load_model(str(model), dtype="float32", trust_remote_code=trust)).to(device).eval()
     base = Policy(load_model(str(reference), dtype="float32", trust_remote_code=trust)).to(device).eval()

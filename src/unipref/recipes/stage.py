@@ -154,9 +154,9 @@ def run_stage(
     model = _load(recipe.model_options, start, trained=True)
     torch.manual_seed(seed)
     heads = {name: value_head(model.config.get_text_config().hidden_size) for name in objective.heads}
-    policy = Policy(model, heads=heads)
+    policy = Policy(model, heads=heads, longest=recipe.data.max_length)
     if options.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        policy.activation_checkpointing_enable()
 
     if stage.method == "sft":
         train, validation = chosen_only(train)[0], chosen_only(validation)[0]
@@ -267,7 +267,8 @@ def _cache(
         if name == "model":
             cache_references(examples, policy, name=column, adapters_off=False, **keep)
             continue
-        other = Policy(_load(recipe.model_options, name, trained=False)).to(next(policy.parameters()).device)
+        other = Policy(_load(recipe.model_options, name, trained=False), longest=recipe.data.max_length)
+        other.to(next(policy.parameters()).device)
         cache_references(examples, other, name=column, **keep)
     if len(references) > 1:
         for example in [*examples, *(e.mismatched for e in examples if e.mismatched is not None)]:

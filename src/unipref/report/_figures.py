@@ -83,7 +83,8 @@ def panel(metric: str, title: str, curves: Sequence[Any]) -> Panel | None:
     if not series:
         return None
     x = Axis(min(p[0] for _, ps in series for p in ps), max(p[0] for _, ps in series for p in ps), ())
-    x = Axis(x.low, max(x.high, x.low + 1), tuple(t for t in axis([x.low, x.high]).ticks if x.low <= t <= x.high))
+    steps = (t for t in axis([x.low, x.high]).ticks if x.low <= t <= x.high and t == int(t))
+    x = Axis(x.low, max(x.high, x.low + 1), tuple(steps))
     y = axis([p[1] for _, ps in series for p in ps])
     lines = [
         Line(curve.run, curve.seed, " ".join(_point(x, y, *p) for p in points), len(points), points[-1][1])
@@ -98,6 +99,19 @@ def _plotted(row: Mapping[str, Any], metric: str) -> bool:
 
 def _point(x: Axis, y: Axis, step: float, value: float) -> str:
     return f"{x_at(x, step)},{y_at(y, value)}"
+
+
+def plain(value: float) -> str:
+    """`value` in four digits, without an exponent as far as a reader can count its zeros.
+
+    Example:
+        >>> plain(-0.00008), plain(3e-07)
+        ('\u22120.00008', '3e\u22127')
+    """
+    text = f"{value:.4g}"
+    if "e" in text and 1e-5 <= abs(value) < 1e7:
+        text = f"{value:.8f}".rstrip("0").rstrip(".")
+    return text.replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
 
 
 def x_at(x: Axis, step: float) -> float:

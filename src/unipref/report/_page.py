@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from unipref.core.io import write_text
 from unipref.report import _figures
 from unipref.report._folder import REFERENCE, RunFolder, load
-from unipref.report._words import MINUS, Metric, columns, found, judge, metric_of, verdicts
+from unipref.report._words import MINUS, Metric, columns, found, judge, metric_of, nothing_compared, verdicts
 
 __all__ = ["write_report"]
 
@@ -83,6 +83,7 @@ def _view(folder: RunFolder) -> dict[str, Any]:
         "colour": {name: i % 8 for i, name in enumerate([*runs, REFERENCE])},
         "reference": REFERENCE,
         "verdicts": told,
+        "nothing_compared": nothing_compared(summary),
         "alarms": sorted(alarms, key=lambda alarm: alarm["level"] != "error"),
         "seeds": sorted({seed for run in summary["runs"].values() for seed in run.get("seeds", ())}),
         "table": [
@@ -90,6 +91,7 @@ def _view(folder: RunFolder) -> dict[str, Any]:
             for name, entry in entries.items()
         ],
         "columns": table,
+        "by_seed": _by_seed(summary),
         "main_plots": [_dots(metric, entries) for metric in table[:2]],
         "forests": [_forest(summary, verdict.a, verdict.b) for verdict in told],
         "objectives": [_objective(summary, name, entries) for name in summary["designer"]],
@@ -107,14 +109,45 @@ def _size(summary: Mapping[str, Any]) -> dict[str, Any]:
     return next((run["n"] for run in summary["runs"].values() if "n" in run), {})
 
 
+def _by_seed(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Each seed's accuracy and scores; empty where there is one seed."""
+    metrics = [metric for metric in columns(summary) if metric.key == "accuracy" or metric.key.startswith("aux.")]
+    rows = [
+        {"run": name, "seed": seed, "cells": [(metric, _of_seed(metric, entry)) for metric in metrics]}
+        for name, run in summary["runs"].items()
+        if len(run.get("by_seed", {})) > 1
+        for seed, entry in run["by_seed"].items()
+    ]
+    return {"metrics": metrics, "rows": rows}
+
+
+def _of_seed(metric: Metric, entry: Mapping[str, Any]) -> float | None:
+    if metric.key == "accuracy":
+        return entry["accuracy"]
+    return entry["aux"][metric.key.removeprefix("aux.").removesuffix(".generations")]
+
+
 def _cell(metric: Metric, entry: Mapping[str, Any]) -> dict[str, Any]:
     triple = found(entry, metric.key) or [None, None, None]
+    interval = ""
+    if triple[0] is not None and metric.unit != "seconds":
+        interval = metric.show_interval(triple)
     return {
         "metric": metric,
         "triple": triple,
         "shown": metric.show(triple[0]),
-        "interval": metric.show_interval(triple) if triple[1] is not None else "",
+        "interval": interval,
+        "scored": _scored(metric, entry),
     }
+
+
+def _scored(metric: Metric, entry: Mapping[str, Any]) -> str:
+    """How many texts a mean is of, where scores are missing."""
+    if not (metric.key.startswith("aux.") and metric.key.endswith(".generations")):
+        return ""
+    missing = entry["aux"][metric.key.removeprefix("aux.").removesuffix(".generations")]["missing"]["generations"]
+    n = entry.get("n", {}).get("generations")
+    return f"{n - missing} of {n} scored" if missing and n else ""
 
 
 def _dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +203,11 @@ def _objective(summary: Mapping[str, Any], name: str, entries: Mapping[str, Any]
         "agreement": run.get("agreement"),
         "conflict": _conflict(name, run.get("agreement"), generated.better),
         "data_mean": run["data_mean"],
-        "missing": {other: entry["aux"][name]["missing"] for other, entry in entries.items()},
+        "missing": {
+            other: entry["aux"][name]["missing"]
+            for other, entry in entries.items()
+            if any(entry["aux"][name]["missing"].values())
+        },
         "plots": [_dots(generated, entries), _dots(concordance, entries)],
         "buckets": [bucket["words"] for bucket in run["by_length"]],
         "by_length": [
@@ -193,7 +230,7 @@ def _bucket(metric: Metric, bucket: Mapping[str, Any], where: str) -> dict[str, 
     return {
         "triple": triple,
         "shown": metric.show(triple[0]),
-        "interval": metric.show_interval(triple) if triple[1] is not None else "",
+        "interval": metric.show_interval(triple) if triple[0] is not None else "",
         "n": n[where] if isinstance(n, Mapping) else n,
     }
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MINUS", "NOTHING", "Metric", "Verdict", "columns", "found", "judge", "metric_of", "verdicts"]
+__all__ = [
+    "MINUS", "NOTHING", "Metric", "Verdict", "bracket", "columns", "concordance", "found", "judge", "metric_of",
+    "nothing_compared", "verdicts",
+]  # fmt: skip
 
 Triple = Sequence[float | None]
 MINUS = "\N{MINUS SIGN}"
@@ -20,12 +23,23 @@ class Metric:
         label: what a table calls it.
         unit: "share", "score", "nats", "tokens" or "seconds"; numbers of one unit share an axis.
         better: 1 where more is better, -1 where less is, 0 where neither is.
+        short: what a narrow table calls it, with its unit.
     """
 
     key: str
     label: str
     unit: str
     better: int = 0
+    short: str = ""
+
+    def bare(self, value: float, *, signed: bool = False) -> str:
+        """`show` without a unit.
+
+        Example:
+            >>> Metric("accuracy", "accuracy", "share").bare(0.6128)
+            '61.3'
+        """
+        return self.show(value, signed=signed).removesuffix(" points").removesuffix(" %")
 
     def show(self, value: float | None, *, signed: bool = False) -> str:
         """`value` as a reader sees it; an en dash where there is none.
@@ -53,8 +67,20 @@ class Metric:
         """The interval of `triple` as "low to high"; says so where there is none."""
         if triple[1] is None or triple[2] is None:
             return "no interval"
-        bare = [self.show(bound, signed=signed).removesuffix(" points").removesuffix(" %") for bound in triple[1:]]
-        return f"{bare[0]} to {bare[1]}"
+        return f"{self.bare(triple[1], signed=signed)} to {self.bare(triple[2], signed=signed)}"
+
+
+def bracket(metric: Metric, triple: Triple, *, signed: bool = False) -> str:
+    """`triple` as "value [low, high]" without a unit.
+
+    Example:
+        >>> bracket(Metric("accuracy", "accuracy", "share"), [0.531, 0.502, 0.56])
+        '53.1 [50.2, 56.0]'
+    """
+    if triple[0] is None:
+        return NOTHING
+    value, low, high = (None if number is None else metric.bare(number, signed=signed) for number in triple)
+    return f"{value} [{f'{low}, {high}' if low and high else 'no interval'}]"
 
 
 def _direction(designer: Mapping[str, Any], name: str) -> int:
@@ -65,16 +91,22 @@ def columns(summary: Mapping[str, Any]) -> list[Metric]:
     """The columns of the main table, in order."""
     designer = summary["designer"]
     return [
-        Metric("accuracy", "reward accuracy", "share", 1),
-        Metric("ranking_accuracy", "ranking accuracy", "share", 1),
-        *(Metric(f"aux.{name}.generations", name, "score", _direction(designer, name)) for name in designer),
-        Metric("kl", "KL to reference", "nats"),
-        Metric("length", "length", "tokens"),
-        Metric("drift.chosen", "drift, chosen", "nats"),
-        Metric("drift.rejected", "drift, rejected", "nats"),
-        Metric("stopped", "stopped", "share"),
-        Metric("seconds", "seconds", "seconds"),
+        Metric("accuracy", "reward accuracy", "share", 1, "accuracy %"),
+        Metric("ranking_accuracy", "ranking accuracy", "share", 1, "ranking %"),
+        *(Metric(f"aux.{name}.generations", name, "score", _direction(designer, name), name) for name in designer),
+        Metric("kl", "KL to reference, nats", "nats", 0, "KL nats"),
+        Metric("length", "length, tokens", "tokens", 0, "length tokens"),
+        Metric("drift.chosen", "drift of chosen, nats", "nats", 0, "chosen nats"),
+        Metric("drift.rejected", "drift of rejected, nats", "nats", 0, "rejected nats"),
+        Metric("stopped", "ended by itself", "share", 0, "ended %"),
+        Metric("seconds", "training, seconds", "seconds", 0, "seconds"),
     ]
+
+
+def concordance(summary: Mapping[str, Any], name: str) -> Metric:
+    """How often a run prefers the held-out answer that scores higher on the objective `name`."""
+    better = _direction(summary["designer"], name)
+    return Metric(f"aux.{name}.heldout", f"{name}, concordance on held-out", "share", better, f"{name} agree %")
 
 
 def metric_of(summary: Mapping[str, Any], key: str) -> Metric:
@@ -82,10 +114,9 @@ def metric_of(summary: Mapping[str, Any], key: str) -> Metric:
     parts = key.split(".")
     if parts[0] == "aux":
         name, where = ".".join(parts[1:-1]), parts[-1]
-        better = _direction(summary["designer"], name)
         if where == "generations":
-            return Metric(key, f"{name} on generations", "score", better)
-        return Metric(key, f"{name}, concordance on held-out", "share", better)
+            return Metric(key, f"{name} on generations", "score", _direction(summary["designer"], name), name)
+        return concordance(summary, name)
     known = {metric.key: metric for metric in columns(summary)}
     return known[key]
 
@@ -122,8 +153,9 @@ class Verdict:
 
     Attributes:
         kind: "gain", "loss", "mixed", "none" or "unknown", over the designer objectives on generations.
-        headline: one sentence without numbers.
-        detail: one sentence with them.
+        headline: what was gained, or that nothing is shown, and what became of accuracy; without numbers.
+        detail: gains and costs with their intervals.
+        against_control: whether b is the lambda = 0 control of a UPO run.
     """
 
     a: str
@@ -131,64 +163,110 @@ class Verdict:
     kind: str
     headline: str
     detail: str
+    against_control: bool
 
 
 def verdicts(summary: Mapping[str, Any]) -> list[Verdict]:
     """A verdict per comparison; first UPO against its control, which is UPO with lambda 0, then UPO against others."""
-    groups: dict[tuple[str, str], dict[str, Triple]] = {}
+    groups: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = {}
     for entry in summary["differences"]:
-        groups.setdefault((entry["a"], entry["b"]), {})[entry["metric"]] = entry["value"]
-    result = [_verdict(summary, a, b, values) for (a, b), values in groups.items()]
+        groups.setdefault((entry["a"], entry["b"]), {})[entry["metric"]] = entry
+    result = [_verdict(summary, a, b, entries) for (a, b), entries in groups.items()]
 
     def of_upo(run: str) -> bool:
         return summary["runs"][run].get("method") == "upo"
 
-    return sorted(result, key=lambda verdict: (not of_upo(verdict.a), not of_upo(verdict.b)))
+    return sorted(result, key=lambda v: (not v.against_control, not of_upo(v.a), not of_upo(v.b)))
 
 
-def _verdict(summary: Mapping[str, Any], a: str, b: str, values: Mapping[str, Triple]) -> Verdict:
+def nothing_compared(summary: Mapping[str, Any]) -> str:
+    """What stands in the verdict's place where the recipe names no controls."""
+    n = len(summary["runs"])
+    runs = f"{n} run{'s' * (n > 1)} measured"
+    return f"{runs}; nothing is compared, so nothing is shown: name a control under `controls` in the recipe."
+
+
+def _is_control(run: Mapping[str, Any]) -> bool:
+    return run.get("method") == "upo" and run.get("options", {}).get("lam") == 0
+
+
+def _verdict(summary: Mapping[str, Any], a: str, b: str, entries: Mapping[str, Mapping[str, Any]]) -> Verdict:
+    runs, designer = summary["runs"], summary["designer"]
+    controlled = runs[a].get("method") == "upo" and not _is_control(runs[a]) and _is_control(runs[b])
+    other = f"its \N{GREEK SMALL LETTER LAMDA} = 0 control {b}" if controlled else b
+    words = {key: judge(metric_of(summary, key), entry["value"]) for key, entry in entries.items()}
     judged: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "unknown": []}
-    told = []
-    for name in summary["designer"]:
-        key = f"aux.{name}.generations"
-        metric = metric_of(summary, key)
-        word = judge(metric, values[key])
-        judged[word].append(name)
-        told.append(f"{name} {_told(metric, values[key], word)}")
-    accuracy = metric_of(summary, "accuracy")
-    at_cost = judge(accuracy, values["accuracy"])
+    for name in designer:
+        judged[words[f"aux.{name}.generations"]].append(name)
     cost = {
         "better": "and held-out reward accuracy is better too",
         "worse": "at a cost in held-out reward accuracy",
         "unclear": "with no clear change in held-out reward accuracy",
         "unknown": "and nothing can be said of held-out reward accuracy",
-    }[at_cost]
+    }[words["accuracy"]]
     if judged["better"] and judged["worse"]:
         both = f"gains on {_list(judged['better'])} and loses on {_list(judged['worse'])}"
-        kind, main = "mixed", f"{a} {both} against {b}"
+        kind, main = "mixed", f"{a} {both} against {other}"
     elif judged["better"]:
-        kind, main = "gain", f"{a} gains on {_list(judged['better'])} over {b}"
+        kind, main = "gain", f"{a} gains on {_list(judged['better'])} over {other}"
     elif judged["worse"]:
-        kind, main = "loss", f"{a} loses on {_list(judged['worse'])} against {b}"
+        kind, main = "loss", f"{a} loses on {_list(judged['worse'])} against {other}"
     elif judged["unclear"]:
-        kind, main = "none", f"{a} shows no clear gain over {b} on any designer objective"
-    elif summary["designer"]:
-        kind, main = "unknown", f"Too little was measured to tell {a} from {b} on the designer objectives"
+        kind, main = "none", f"{a} shows no clear gain over {other} on any designer objective"
+    elif designer:
+        kind, main = "unknown", f"Too little was measured to tell {a} from {other} on the designer objectives"
     else:
-        kind = {"better": "gain", "worse": "loss", "unclear": "none", "unknown": "unknown"}[at_cost]
-        words = {"gain": "tells held-out pairs apart better than", "loss": "tells held-out pairs apart worse than",
-                 "none": "tells held-out pairs apart neither clearly better nor clearly worse than",
-                 "unknown": "cannot be compared with"}  # fmt: skip
-        main, cost = f"{a} {words[kind]} {b}", ""
-    headline = f"{main}{',' if cost else ''} {cost}".strip() + "."
-    told.append(f"held-out reward accuracy {_told(accuracy, values['accuracy'], at_cost)}")
-    told.append(f"KL to the reference {_told(metric_of(summary, 'kl'), values['kl'], '')}")
-    return Verdict(a, b, kind, headline, f"{a} minus {b}, with 95 % intervals: " + "; ".join(told) + ".")
+        kind = {"better": "gain", "worse": "loss", "unclear": "none", "unknown": "unknown"}[words["accuracy"]]
+        verb = {"gain": "tells held-out pairs apart better than", "loss": "tells held-out pairs apart worse than",
+                "none": "tells held-out pairs apart neither clearly better nor clearly worse than",
+                "unknown": "cannot be compared with"}  # fmt: skip
+        main, cost = f"{a} {verb[kind]} {other}", ""
+    open_ = [*judged["unclear"], *judged["unknown"]]
+    if kind in ("gain", "loss", "mixed") and open_:
+        main += f", nothing is shown on {_list(open_)}"
+    faulty = [run for run in (a, b) if any(alarm["level"] == "error" for alarm in runs[run].get("alarms", ()))]
+    warning = f" Do not build on this: there is an error alarm for {_list(faulty)}." if faulty else ""
+    headline = f"{main}{',' if cost else ''} {cost}".strip() + "." + warning
+
+    def told(key: str) -> str:
+        return _told(metric_of(summary, key), entries[key], words[key], _seeds(runs[a], runs[b], key, entries[key]))
+
+    gains = [told(f"aux.{name}.generations") for name in designer]
+    costs = [told(key) for key in ("accuracy", "kl", "length") if key in entries]
+    parts = [f"{a} minus {b} [95 % interval]."]
+    if gains:
+        parts.append(f"Objectives on generations: {'; '.join(gains)}.")
+    parts.append(f"{'What it costs' if gains else 'In numbers'}: {'; '.join(costs)}.")
+    if len(runs[a].get("seeds", ())) == 1:
+        parts.append("One training seed: the luck of training is not in these intervals.")
+    return Verdict(a, b, kind, headline, " ".join(parts), controlled)
 
 
-def _told(metric: Metric, triple: Triple, word: str) -> str:
-    tail = {"unclear": ", no clear difference", "better": ", better", "worse": ", worse"}.get(word, "")
-    return f"{metric.show(triple[0], signed=True)} ({metric.show_interval(triple, signed=True)}{tail})"
+def _told(metric: Metric, entry: Mapping[str, Any], word: str, seeds: str) -> str:
+    name = {"accuracy": "reward accuracy", "kl": "KL to the reference", "length": "length"}.get(metric.key, metric.short)
+    unit = {"share": " points", "nats": " nats", "tokens": " tokens"}.get(metric.unit, "")
+    if entry["value"][0] is None:
+        return f"{name} not measured"
+    value = metric.bare(entry["value"][0], signed=True)
+    if word == "unknown":
+        return f"{name} {value}{unit}, too few to say" + (f" (n = {entry['n']})" if "n" in entry else "")
+    number = bracket(metric, entry["value"], signed=True)
+    return f"{name} {number}{unit}, {word}{seeds}"
+
+
+def _seeds(a: Mapping[str, Any], b: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> str:
+    """In how many seeds the difference has the sign that it has over all; empty for one seed or an unkept metric."""
+    signs = []
+    for seed in a.get("by_seed", {}).keys() & b.get("by_seed", {}).keys():
+        values = []
+        for run in (a, b):
+            value = run["by_seed"][seed]
+            for part in key.removesuffix(".generations").split(".", 1):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            values.append(value)
+        if None not in values:
+            signs.append((values[0] - values[1]) * entry["value"][0] > 0)
+    return f"; same sign in {sum(signs)} of {len(signs)} seeds" if len(signs) > 1 else ""
 
 
 def _list(names: Sequence[str]) -> str:

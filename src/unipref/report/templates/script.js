@@ -67,6 +67,8 @@
     const show = (index) => {
       at = Math.max(0, Math.min(cards.length - 1, index));
       cards.forEach((card, i) => { card.hidden = i !== at; });
+      const prompt = cards[at].querySelector(".prompt");
+      prompt.scrollTop = prompt.scrollHeight; // the question that is answered is at its end
       count.textContent = `${at + 1} of ${cards.length}`;
       back.disabled = at === 0;
       on.disabled = at === cards.length - 1;
