@@ -395,7 +395,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--steps", type=int, default=4, help="optimiser steps per repeat, 8 pairs each")
+    parser.add_argument("--steps", type=int, default=3, help="optimiser steps per repeat, 8 pairs each")
     parser.add_argument("--repeats", type=int, default=3, help="repeats per line")
     parser.add_argument("--threads", type=int, default=2, help="arithmetic threads")
     parser.add_argument("--line", choices=[line.key for line in LINES], help=argparse.SUPPRESS)  # a worker

@@ -2,9 +2,13 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from unipref.core.errors import ConfigError
@@ -274,3 +278,68 @@ def test_checkpoints_are_chosen_on_rows_that_no_number_is_taken_from(small_model
         if "eval_loss" in row
     }
     assert done["best_step"] == min(evaluated, key=evaluated.get)
+
+
+def test_unpaired_thumbs_and_rated_lists_train_and_are_judged_where_they_compare(small_model, tmp_path):
+    records, _ = read_records("bundled:hh-harmless")
+    thumbs, lists = [], []
+    for record in records[:60]:
+        prompt = [{"role": m.role, "content": m.content} for m in record.items[0].context]
+        answers = [item.response[0].content for item in record.items]
+        thumbs += [
+            {"prompt": prompt, "completion": [{"role": "assistant", "content": text}], "label": label}
+            for text, label in zip(answers, (True, False), strict=True)
+        ]
+        texts = [m.content for m in record.items[0].context]
+        lists.append({"prompt": texts[0], "responses": [*answers, "I do not know."], "scores": [2.0, 1.0, 0.5]})
+    for name, rows, method in (("thumbs", thumbs, "kto"), ("lists", lists, "dpo")):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        made = recipe(
+            small_model,
+            data={"train": str(tmp_path / f"{name}.jsonl"), "max_length": 160},
+            objectives={},
+            runs={method: [{"method": method, "train": {"max_steps": 2}}]},
+            controls={},
+            sampling={"prompts": 4, "max_new_tokens": 4},
+        )
+        folder = align(made, output=tmp_path / name)
+        run = read(folder)["runs"][method]
+        assert run["n"]["pairs"] > 0
+        assert 0 <= run["accuracy"][0] <= 1
+    assert read(folder / "dpo" / "dpo", "done.json")["data"]["as_pairs"]["changed"]
+
+
+def test_two_processes_align_as_one(small_model, tmp_path):
+    made = recipe(
+        small_model,
+        runs={"upo": [{"method": "upo", "options": {"base": "kto"}}]},
+        controls={},
+        sampling={"prompts": 0},
+    )
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(made.resolved()))
+    losses = []
+    for ranks in (1, 2):
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        folder = tmp_path / f"ranks-{ranks}"
+        done = subprocess.run(
+            [*launcher, "-m", "unipref", "align", str(path), "--output", str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"},
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("report:") == 1
+        rows = read_jsonl(folder / "upo" / "upo" / "metrics.jsonl")
+        losses.append([row["loss"] for row in rows if "loss" in row])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert len(losses[0]) == 3
+
+
+@pytest.mark.parametrize(("tracker", "words"), [("tensorbord", "did you mean 'tensorboard'"), ("neptune", "not installed")])
+def test_a_tracker_that_is_not_there_is_named_before_anything_is_written(small_model, tmp_path, tracker, words):
+    made = recipe(small_model, train={"report_to": tracker})
+    with pytest.raises(ConfigError, match=words):
+        align(made, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

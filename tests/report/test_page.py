@@ -151,3 +151,24 @@ def test_a_folder_without_a_summary_is_refused_with_the_next_step(tmp_path):
 def test_the_same_folder_gives_the_same_page(folder, page):
     once = (folder / "report.html").read_bytes()
     assert write_report(folder).read_bytes() == once
+
+
+def test_each_seed_of_several_has_a_row_with_its_own_numbers(tmp_path):
+    summary = write_example(tmp_path)
+    run = summary["runs"]["dpo"]
+    aux = {"reading_level": 0.25, "plain_words": None}
+    run["by_seed"] = {"0": {"accuracy": 0.5, "aux": aux}, "1": {"accuracy": 0.75, "aux": aux}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    figures = Page(write_report(tmp_path).read_text()).figures("seed")
+    assert {f["data-a"] for f in figures} == {"dpo"}
+    shown = {(f["data-seed"], f["data-metric"]): f["data-value"] for f in figures}
+    assert shown["0", "accuracy"] == "0.5"
+    assert shown["1", "accuracy"] == "0.75"
+    assert shown["1", "aux.plain_words.generations"] == ""
+
+
+def test_without_generations_the_page_says_that_their_scores_were_not_measured(tmp_path):
+    write_example(tmp_path, n_pairs=40, n_generations=0)
+    text = "".join(Page(write_report(tmp_path).read_text()).texts)
+    assert text.count("not measured") >= 2 * 3
+    assert "Sample generations" not in text

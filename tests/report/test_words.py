@@ -1,10 +1,7 @@
-"""Facts about verdicts, axes and the terminal table."""
+"""Facts about verdicts and axes."""
 
 import pytest
-from example_run import write_example
-from rich.console import Console
 
-from unipref.report import render_table
 from unipref.report._figures import axis, panel
 from unipref.report._folder import Curve
 from unipref.report._words import Metric, found, judge, metric_of, verdicts
@@ -13,7 +10,7 @@ from unipref.report._words import Metric, found, judge, metric_of, verdicts
 def summary_with(aux, accuracy=(0.0, -0.01, 0.01), **designer):
     designer = {"easy": {"weight": 1.0}, **designer}
     values = {"accuracy": accuracy, "kl": (0.0, -1.0, 1.0), **{f"aux.{k}.generations": v for k, v in aux.items()}}
-    entries = [{"a": "u", "b": "c", "metric": metric, "value": list(value)} for metric, value in values.items()]
+    entries = [{"a": "u", "b": "c", "metric": key, "value": list(value), "n": 9} for key, value in values.items()]
     return {"designer": designer, "runs": {"u": {"method": "upo"}, "c": {}}, "differences": entries}
 
 
@@ -39,6 +36,50 @@ def test_a_gain_at_the_cost_of_accuracy_or_of_another_objective_says_so():
     (verdict,) = verdicts(summary_with(both, short={"weight": -1.0}))  # less is better
     assert verdict.kind == "mixed"
     assert verdict.headline.startswith("u gains on easy and loses on short against c")
+
+
+def test_the_detail_gives_gains_and_costs_with_their_intervals():
+    summary = summary_with({"easy": (0.1, 0.05, 0.15)}, accuracy=(-0.1, -0.2, -0.05))
+    (verdict,) = verdicts(summary)
+    assert "Objectives on generations: easy +0.100 [+0.050, +0.150], better." in verdict.detail
+    minus = "\N{MINUS SIGN}"
+    cost = f"What it costs: reward accuracy {minus}10.0 [{minus}20.0, {minus}5.0] points, worse; "
+    assert cost + f"KL to the reference +0.00 [{minus}1.00, +1.00] nats, unclear." in verdict.detail
+
+
+def test_the_detail_says_in_how_many_seeds_it_is_so_or_that_there_is_one():
+    summary = summary_with({"easy": (0.1, 0.05, 0.15)})
+    for run, easy in (("u", (0.5, 0.7, 0.1)), ("c", (0.4, 0.5, 0.2))):
+        seeds = {str(i): {"accuracy": None, "aux": {"easy": value}} for i, value in enumerate(easy)}
+        summary["runs"][run] |= {"by_seed": seeds, "seeds": [0, 1, 2]}
+    (verdict,) = verdicts(summary)
+    assert "better; same sign in 2 of 3 seeds." in verdict.detail
+    assert "One training seed" not in verdict.detail
+    summary["runs"]["u"] |= {"seeds": [0], "by_seed": {}}
+    assert "One training seed: the luck of training is not in" in verdicts(summary)[0].detail
+
+
+def test_a_gain_over_a_control_that_is_still_a_loss_since_before_alignment_says_so():
+    summary = summary_with({"easy": (0.1, 0.05, 0.15)})
+    summary["runs"]["u"] |= {"n": {"generations": 20}, "aux": {"easy": {"generations": [0.4, 0.3, 0.5]}}}
+    summary["reference"] = {"aux": {"easy": {"generations": [0.5, 0.4, 0.6]}}}
+    detail = verdicts(summary)[0].detail
+    assert "better (scores on 9 of 20 answers). Still worse than before alignment: easy 0.400 against 0.500." in detail
+    summary["reference"]["aux"]["easy"]["generations"][0] = 0.3
+    assert "before alignment" not in verdicts(summary)[0].detail
+
+
+def test_a_control_is_called_one_and_an_error_alarm_takes_the_verdict_back():
+    summary = summary_with({"easy": (0.1, 0.05, 0.15), "short": (0.0, -0.1, 0.1)}, short={})
+    summary["runs"]["c"] = {"method": "upo", "options": {"lam": 0.0}}
+    (verdict,) = verdicts(summary)
+    assert verdict.against_control
+    control = "its \N{GREEK SMALL LETTER LAMDA} = 0 control c"
+    told = f"u gains on easy over {control}, nothing is shown on short, with no clear"
+    assert verdict.headline.startswith(told)
+    summary["runs"]["u"]["alarms"] = [{"level": "error", "code": "x", "message": "y"}]
+    warned = verdicts(summary)[0].headline
+    assert warned == f"{verdict.headline} Do not build on this: there is an error alarm for u."
 
 
 def test_the_first_verdict_is_upo_against_its_lambda_0_control():
@@ -89,27 +130,3 @@ def test_a_metric_that_was_logged_once_or_never_has_no_panel_and_gaps_are_left_o
     drawn = panel("loss", "Loss", [Curve("a", "", [*rows, {"step": 4, "loss": 0.5}])])
     assert drawn.lines[0].n == 2
     assert drawn.lines[0].last == 0.5
-
-
-def test_the_terminal_table_has_every_run_every_difference_and_every_alarm(tmp_path):
-    summary = write_example(tmp_path)
-    console = Console(width=160)
-    with console.capture() as captured:
-        console.print(render_table(summary))
-    text = captured.get()
-    for run in summary["runs"]:
-        assert run in text
-    accuracy = summary["runs"]["dpo"]["accuracy"]
-    assert f"{100 * accuracy[0]:.1f} %" in text
-    assert "upo_dpo \N{MINUS SIGN} dpo_lambda0" in text
-    assert summary["runs"]["dpo"]["alarms"][0]["message"][:40] in text
-
-
-def test_the_terminal_table_of_a_healthy_run_says_that_there_are_no_alarms(tmp_path):
-    summary = write_example(tmp_path)
-    for run in summary["runs"].values():
-        run["alarms"] = []
-    console = Console(width=100)
-    with console.capture() as captured:
-        console.print(render_table(summary))
-    assert "No alarms." in captured.get()

@@ -37,7 +37,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Align as `args` say; the exit code."""
+    """Align as `args` say; the exit code: 1 where a run is not what its name says (an alarm of level "error")."""
     from rich.console import Console
 
     from unipref.recipes import load_recipe
@@ -56,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt(str(stop)) from stop
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt(f"stopped; whole checkpoints are in {folder}, continue with --resume") from stop
-    one_of_many = int(os.environ.get("RANK", "0")) > 0
-    if not (args.quiet or one_of_many):
-        Console().print(render_table(json.loads((folder / "summary.json").read_text(encoding="utf-8"))))
+    if int(os.environ.get("RANK", "0")) > 0:  # one of several processes; the first one speaks
+        return 0
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if not args.quiet:
+        Console().print(render_table(summary))
         print(f"report: {folder / 'report.html'}")
-    return 0
+    return int(any(alarm["level"] == "error" for run in summary["runs"].values() for alarm in run["alarms"]))

@@ -13,21 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
 
 import unipref
 from unipref.core.cards import bibtex, get_method
-from unipref.core.errors import ConfigError
+from unipref.core.errors import ConfigError, DataError
 from unipref.core.io import read_jsonl, to_json, write_json, write_text
 from unipref.core.records import Record
 from unipref.core.tries import build_trie
-from unipref.data import is_heldout, limit_records, read_records, split_records
+from unipref.data import as_pairs, is_heldout, limit_records, read_records, split_records
 from unipref.engine import Policy, load_model, load_tokenizer, score
 from unipref.evaluate import alarms, differences, generation_rows, pair_rows, summarise, summarise_reference
 from unipref.recipes.config import Recipe, Stage
-from unipref.recipes.stage import examples_of, run_stage, stage_done
+from unipref.recipes.stage import check_trackers, examples_of, run_stage, stage_done
 from unipref.report import write_report
 from unipref.rewards import DesignerObjectives
 from unipref.sampling import generate
@@ -62,12 +63,14 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
     Raises:
         UniprefError: something is wrong that the user can mend; everything that was finished stays in the folder.
     """
+    for stage in (stage for stages in recipe.run_plan().values() for stage in stages):
+        check_trackers(recipe.train_of(stage))
     console = console or Console(stderr=True)
     folder = Path(output) if output is not None else recipe.folder
-    rank0 = _is_main_process()
+    rank0 = PartialState().is_main_process
     if rank0:
         _prepare_folder(folder, recipe, resume=resume)
-    _wait()
+    PartialState().wait_for_everyone()
     store = ScoreStore(folder.parent / ".scores")
     with _quiet_transformers():
         data = _read(recipe, store, console if rank0 else None)
@@ -95,18 +98,6 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def _is_main_process() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
-
-
-def _wait() -> None:
-    from accelerate import PartialState
-
-    PartialState().wait_for_everyone()
 
 
 def _prepare_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -333,8 +324,7 @@ def _judge(recipe: Recipe, data: _Data, model: Path | str, reference: str, store
     budget = 2 * recipe.train.max_tokens_per_forward
     policy = Policy(load_model(str(model), dtype="float32", trust_remote_code=trust)).to(device).eval()
     base = Policy(load_model(str(reference), dtype="float32", trust_remote_code=trust)).to(device).eval()
-    heldout = [record for record in data.heldout if record.comparisons]
-    examples, _ = examples_of(heldout, tokenizer, max_length=recipe.data.max_length)
+    examples, _ = examples_of(_compared(data.heldout), tokenizer, max_length=recipe.data.max_length)
     keep = {"store": store, "precision": precision, "max_tokens": budget}
     cache_references(examples, policy, name="logp", **keep)
     cache_references(examples, base, name="ref_logp", **keep)
@@ -347,6 +337,14 @@ def _judge(recipe: Recipe, data: _Data, model: Path | str, reference: str, store
         seed=seed,
     )
     return _Rows(pairs, _sample(recipe, data, examples, policy, base, tokenizer, precision, seed=seed))
+
+
+def _compared(records: Sequence[Record]) -> Sequence[Record]:
+    """`records` with comparisons wherever ranks, ratings or thumbs give any."""
+    try:
+        return as_pairs(records)[0]
+    except DataError:
+        return records
 
 
 def _sample(

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import PrinterCallback, TrainingArguments
 
 from unipref.core.cards import get_method
-from unipref.core.errors import ConfigError, UniprefError
+from unipref.core.errors import ConfigError, UniprefError, nearest
 from unipref.core.io import read_jsonl, write_json, writing_folder
 from unipref.core.records import Record
-from unipref.data import chosen_only, encode_records, mismatch
+from unipref.data import DataReport, as_pairs, chosen_only, encode_records, mismatch
 from unipref.engine import Policy, load_model, load_tokenizer, value_head
 from unipref.objectives import Objective, as_objective
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
@@ -24,7 +25,7 @@ from unipref.store import ScoreStore
 from unipref.training import Example, PreferenceTrainer, cache_references, last_checkpoint, resolve_precision
 from unipref.training.callbacks import MetricsFile, Progress, StopOnSignal
 
-__all__ = ["Interrupted", "build_objective", "examples_of", "run_stage"]
+__all__ = ["Interrupted", "build_objective", "check_trackers", "examples_of", "run_stage", "stage_done"]
 
 DONE = "done.json"  # written last into a stage's folder
 
@@ -47,14 +48,19 @@ def build_objective(stage: Stage) -> Objective:
 
 
 def examples_of(
-    records: Sequence[Record], tokenizer: Any, *, max_length: int, mismatched_seed: int | None = None
-) -> tuple[list[Example], dict[str, Any]]:
+    records: Sequence[Record],
+    tokenizer: Any,
+    *,
+    max_length: int,
+    strict: bool = False,
+    mismatched_seed: int | None = None,
+) -> tuple[list[Example], DataReport]:
     """`records` tokenised, and the account of what was cut or set aside.
 
     Args:
         mismatched_seed: attach to each record responses to other records' prompts, for KTO's reference point.
     """
-    encoded, report = encode_records(records, tokenizer, max_length=max_length)
+    encoded, report = encode_records(records, tokenizer, max_length=max_length, strict=strict)
     examples = [Example(e.record, e.trie) for e in encoded]
     if mismatched_seed is not None:
         singles = iter(mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0))
@@ -65,11 +71,11 @@ def examples_of(
         encoded, _ = encode_records(together, tokenizer, max_length=max_length, strict=True)
         for example, other in zip(examples, encoded, strict=True):
             example.mismatched = Example(other.record, other.trie)
-    return examples, report.to_dict()
+    return examples, report
 
 
 def arguments(
-    options: TrainOptions, *, output: Path, seed: int, n_records: int, has_validation: bool, world: int = 1
+    options: TrainOptions, *, output: Path, seed: int, n_records: int, has_validation: bool, world: int
 ) -> Settings:
     """The trainer's arguments for `options`.
 
@@ -122,6 +128,18 @@ def arguments(
     return Settings(args, precision)
 
 
+def check_trackers(options: TrainOptions) -> None:
+    """Raise ConfigError where `train.report_to` names a tracker that is unknown or not installed."""
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in options.report_to:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ConfigError(f"train.report_to: no tracker named {name!r}{nearest(name, INTEGRATION_TO_CALLBACK)}")
+        if name not in get_available_reporting_integrations():
+            raise ConfigError(f"train.report_to: {name} is not installed; install it (pip install {name}) or set none")
+
+
 def run_stage(
     recipe: Recipe,
     stage: Stage,
@@ -154,18 +172,32 @@ def run_stage(
     model = _load(recipe.model_options, start, trained=True)
     torch.manual_seed(seed)
     heads = {name: value_head(model.config.get_text_config().hidden_size) for name in objective.heads}
-    policy = Policy(model, heads=heads, longest=recipe.data.max_length)
+    drops = recipe.model_options.lora is not None and recipe.model_options.lora.dropout > 0
+    policy = Policy(model, heads=heads, dropout=drops, longest=recipe.data.max_length)
     if options.gradient_checkpointing:
         policy.activation_checkpointing_enable()
 
+    reports = {}
     if stage.method == "sft":
-        train, validation = chosen_only(train)[0], chosen_only(validation)[0]
+        (train, reports["chosen_only"]), (validation, _) = chosen_only(train), chosen_only(validation)
+    elif objective.unit_needs == "pair":
+        train, reports["as_pairs"] = as_pairs(train)
+        validation = as_pairs(validation)[0] if validation else []
     needs_mismatch = bool(objective.statistics)
-    encode = {"max_length": recipe.data.max_length, "mismatched_seed": seed if needs_mismatch else None}
-    examples, encoding = examples_of(train, tokenizer, **encode)
+    encode = {
+        "max_length": recipe.data.max_length,
+        "strict": recipe.data.strict,
+        "mismatched_seed": seed if needs_mismatch else None,
+    }
+    examples, reports["encoding"] = examples_of(train, tokenizer, **encode)
     held, _ = examples_of(validation, tokenizer, **encode) if validation else ([], {})
     setting = arguments(
-        options, output=folder / "checkpoints", seed=seed, n_records=len(examples), has_validation=bool(held)
+        options,
+        output=folder / "checkpoints",
+        seed=seed,
+        n_records=len(examples),
+        has_validation=bool(held),
+        world=PartialState().num_processes,
     )
     policy.to(setting.arguments.device)
     _cache(recipe, objective, policy, [*examples, *held], start, store, setting.precision, options)
@@ -211,7 +243,7 @@ def run_stage(
                 "path": policy.path,
                 "path_reason": policy.path_reason,
                 "precision": setting.precision,
-                "encoding": encoding,
+                "data": {name: report.to_dict() for name, report in reports.items()},
             },
         )
     trainer.accelerator.wait_for_everyone()

@@ -102,16 +102,13 @@ def _point(x: Axis, y: Axis, step: float, value: float) -> str:
 
 
 def plain(value: float) -> str:
-    """`value` in four digits, without an exponent as far as a reader can count its zeros.
+    """`value` in four digits, short enough for the margin of a panel.
 
     Example:
-        >>> plain(-0.00008), plain(3e-07)
-        ('\u22120.00008', '3e\u22127')
+        >>> plain(0.00008), plain(-1.25)
+        ('8e\u22125', '\u22121.25')
     """
-    text = f"{value:.4g}"
-    if "e" in text and 1e-5 <= abs(value) < 1e7:
-        text = f"{value:.8f}".rstrip("0").rstrip(".")
-    return text.replace("e-0", "e-").replace("-", "\N{MINUS SIGN}")
+    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{MINUS SIGN}")
 
 
 def x_at(x: Axis, step: float) -> float:

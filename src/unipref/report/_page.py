@@ -159,7 +159,8 @@ def _dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
     chance = [0.5] if metric.unit == "share" and metric.key != "ranking_accuracy" else []
     axis = _figures.axis([*(x for row in rows for x in row["triple"]), *chance])
     ticks = [(axis.at(t), _tick(metric, t)) for t in axis.ticks]
-    return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "line": chance[0] if chance else None}
+    return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "line": chance[0] if chance else None,
+            "measured": any(row["triple"][0] is not None for row in rows)}  # fmt: skip
 
 
 def _tick(metric: Metric, value: float) -> str:
@@ -180,7 +181,7 @@ def _forest(summary: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
                 "triple": entry["value"],
                 "n": entry["n"],
                 "shown": metric.show(entry["value"][0], signed=True),
-                "interval": metric.show_interval(entry["value"], signed=True),
+                "interval": "" if entry["value"][0] is None else metric.show_interval(entry["value"], signed=True),
                 "word": judge(metric, entry["value"]),
             }
         )
@@ -189,7 +190,8 @@ def _forest(summary: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
         if unit in groups:
             axis = _figures.axis([x for row in groups[unit] for x in row["triple"]], around_zero=True)
             ticks = [(axis.at(t), _tick(groups[unit][0]["metric"], t).removesuffix(" %")) for t in axis.ticks]
-            drawn.append({"title": title, "rows": groups[unit], "axis": axis, "ticks": ticks})
+            measured = any(row["triple"][0] is not None for row in groups[unit])
+            drawn.append({"title": title, "rows": groups[unit], "axis": axis, "ticks": ticks, "measured": measured})
     return {"a": a, "b": b, "groups": drawn}
 
 

@@ -135,7 +135,7 @@ def found(entry: Mapping[str, Any], key: str) -> Triple | None:
 
 
 def judge(metric: Metric, triple: Triple) -> str:
-    """"better", "worse", "higher", "lower", "unclear" (the interval holds 0) or "unknown" (there is no interval)."""
+    """One word: better, worse, higher, lower, unclear (the interval holds 0) or unknown (there is no interval)."""
     low, high = triple[1], triple[2]
     if low is None or high is None:
         return "unknown"
@@ -231,19 +231,37 @@ def _verdict(summary: Mapping[str, Any], a: str, b: str, entries: Mapping[str, M
     def told(key: str) -> str:
         return _told(metric_of(summary, key), entries[key], words[key], _seeds(runs[a], runs[b], key, entries[key]))
 
-    gains = [told(f"aux.{name}.generations") for name in designer]
+    def told_of_score(key: str) -> str:
+        n, of = entries[key].get("n"), runs[a].get("n", {}).get("generations")
+        partly = of and words[key] != "unknown" and n < of
+        return told(key) + (f" (scores on {n} of {of} answers)" if partly else "")
+
+    gains = [told_of_score(f"aux.{name}.generations") for name in designer]
     costs = [told(key) for key in ("accuracy", "kl", "length") if key in entries]
     parts = [f"{a} minus {b} [95 % interval]."]
     if gains:
         parts.append(f"Objectives on generations: {'; '.join(gains)}.")
+    parts += _below_the_start(summary, a, judged["better"])
     parts.append(f"{'What it costs' if gains else 'In numbers'}: {'; '.join(costs)}.")
     if len(runs[a].get("seeds", ())) == 1:
         parts.append("One training seed: the luck of training is not in these intervals.")
     return Verdict(a, b, kind, headline, " ".join(parts), controlled)
 
 
+def _below_the_start(summary: Mapping[str, Any], run: str, names: Sequence[str]) -> list[str]:
+    """A control may have lost what `run` gains over it: where `run` is still worse than the model before alignment."""
+    told = []
+    for name in names:
+        metric = metric_of(summary, f"aux.{name}.generations")
+        now, before = (found(entry, metric.key) for entry in (summary["runs"][run], summary.get("reference") or {}))
+        if now and before and None not in (now[0], before[0]) and metric.better * (now[0] - before[0]) < 0:
+            told.append(f"{name} {metric.bare(now[0])} against {metric.bare(before[0])}")
+    return [f"Still worse than before alignment: {'; '.join(told)}."] if told else []
+
+
 def _told(metric: Metric, entry: Mapping[str, Any], word: str, seeds: str) -> str:
-    name = {"accuracy": "reward accuracy", "kl": "KL to the reference", "length": "length"}.get(metric.key, metric.short)
+    names = {"accuracy": "reward accuracy", "kl": "KL to the reference", "length": "length"}
+    name = names.get(metric.key, metric.short)
     unit = {"share": " points", "nats": " nats", "tokens": " tokens"}.get(metric.unit, "")
     if entry["value"][0] is None:
         return f"{name} not measured"

@@ -74,11 +74,11 @@ def _groups(summary: Mapping[str, Any]) -> dict[str, list[Metric]]:
     known = {metric.key: metric for metric in columns(summary)}
     scores = [metric for key, metric in known.items() if key.startswith("aux.")]
     agree = [concordance(summary, name) for name in summary["designer"]]
+    drift = [known["drift.chosen"], known["drift.rejected"]]
+    rest = [known[key] for key in ("kl", "length", "stopped", "seconds")]
     return {
-        "On held-out pairs": [known["accuracy"], known["ranking_accuracy"], *agree]
-        + [known["drift.chosen"], known["drift.rejected"]],
-        "On the run's own generations, and training time": [*scores, known["kl"], known["length"], known["stopped"]]
-        + [known["seconds"]],
+        "On held-out pairs": [known["accuracy"], known["ranking_accuracy"], *agree, *drift],
+        "On the run's own generations, and training time": [*scores, *rest],
     }
 
 

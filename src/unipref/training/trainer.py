@@ -197,7 +197,7 @@ class PreferenceTrainer(Trainer):
     # ---- one step ----
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, list[Example]], num_items_in_batch=None):
-        """Backward of one optimiser step; returns its loss (over all ranks) times one, for the log."""
+        """Backward of one optimiser step. Returns this rank's share of its loss, scaled so that ranks average to it."""
         model.train()
         clock = Clock(self.state.global_step, self.state.max_steps)
         world = self.args.world_size
@@ -231,7 +231,7 @@ class PreferenceTrainer(Trainer):
     @property
     def policy(self) -> Policy:
         """The policy inside whatever the accelerator wrapped around it."""
-        return self.accelerator.unwrap_model(self.model) if hasattr(self, "accelerator") else self.model
+        return self.accelerator.unwrap_model(self.model)
 
     def _want(self) -> tuple[str, ...]:
         return ("logp", *self.objective.heads)
@@ -322,7 +322,7 @@ class PreferenceTrainer(Trainer):
                 self._sums.add_total(f"loss/{name}", value.detach())
         if diagnose:
             for name, value in self.objective.diagnostics(batch, denominators).items():
-                self._sums.add_value(f"upo/{name}" if "/" not in name else name, value, weight=len(batch.item("logp")))
+                self._sums.add_value(name, value, weight=len(batch.item("logp")))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the trainer's numbers together with the sample-weighted metrics since the last log."""
