@@ -271,6 +271,8 @@ class Worker:
             text=True,
             env=environment,
         )
+
+    def wait_until_ready(self) -> None:
         self._read()
 
     def _read(self) -> str:
@@ -395,7 +397,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--steps", type=int, default=3, help="optimiser steps per repeat, 8 pairs each")
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps per repeat, 8 pairs each")
     parser.add_argument("--repeats", type=int, default=3, help="repeats per line")
     parser.add_argument("--threads", type=int, default=2, help="arithmetic threads")
     parser.add_argument("--line", choices=[line.key for line in LINES], help=argparse.SUPPRESS)  # a worker
@@ -415,6 +417,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--prepare", "--folder", name, "--steps", str(options.steps)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         workers = [Worker(line, folder, options.steps, options.threads) for line in LINES]
+        for worker in workers:
+            worker.wait_until_ready()
         found: dict[str, list[dict]] = {line.key: [] for line in LINES}
         for _ in range(options.repeats):
             for worker in workers:

@@ -34,12 +34,18 @@ def calls(monkeypatch):
     def align(recipe, *, output, resume, console):
         seen.append({"recipe": recipe, "output": output, "resume": resume, "quiet": console.quiet})
         output.mkdir(parents=True)
-        (output / "summary.json").write_text('{"marker": 1}')
+        (output / "summary.json").write_text('{"runs": {}}')
         return output
 
     monkeypatch.setattr(unipref.recipes.align, "align", align)
     monkeypatch.setattr("unipref.report.render_table", lambda summary: f"the table of {summary}")
     return seen
+
+
+def test_a_run_that_is_not_what_its_name_says_ends_with_exit_code_one(recipe, calls, monkeypatch):
+    alarm = {"level": "error", "code": "gate_closed", "message": "never acted"}
+    monkeypatch.setattr("unipref.cli.align.json.loads", lambda text: {"runs": {"upo": {"alarms": [alarm]}}})
+    assert main(["align", "mine.yaml", "--quiet"]) == 1
 
 
 def python(*words: str) -> subprocess.CompletedProcess:
@@ -55,7 +61,7 @@ def test_align_trains_the_recipe_as_the_words_say_and_tells_where_the_report_is(
     assert call["recipe"].data.strict
     assert (call["output"], call["resume"], call["quiet"]) == (Path("runs/other"), False, False)
     printed = capsys.readouterr().out
-    assert "the table of {'marker': 1}" in printed
+    assert "the table of {'runs': {}}" in printed
     assert "report: runs/other/report.html" in printed
 
 

@@ -324,7 +324,7 @@ def test_two_processes_align_as_one(small_model, tmp_path):
         folder = tmp_path / f"ranks-{ranks}"
         done = subprocess.run(
             [*launcher, "-m", "unipref", "align", str(path), "--output", str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             capture_output=True,
             text=True,
             timeout=240,
@@ -337,7 +337,9 @@ def test_two_processes_align_as_one(small_model, tmp_path):
     assert len(losses[0]) == 3
 
 
-@pytest.mark.parametrize(("tracker", "words"), [("tensorbord", "did you mean 'tensorboard'"), ("neptune", "not installed")])
+@pytest.mark.parametrize(
+    ("tracker", "words"), [("tensorbord", "did you mean 'tensorboard'"), ("neptune", "not installed")]
+)
 def test_a_tracker_that_is_not_there_is_named_before_anything_is_written(small_model, tmp_path, tracker, words):
     made = recipe(small_model, train={"report_to": tracker})
     with pytest.raises(ConfigError, match=words):

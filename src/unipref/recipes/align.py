@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers.utils import logging as transformers_logging
@@ -33,7 +32,7 @@ from unipref.report import write_report
 from unipref.rewards import DesignerObjectives
 from unipref.sampling import generate
 from unipref.store import ScoreStore
-from unipref.training import Example, autocast, cache_references, leave_group, resolve_precision
+from unipref.training import Example, autocast, cache_references, leave_group, processes, resolve_precision
 
 __all__ = ["align"]
 
@@ -67,10 +66,10 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
         check_trackers(recipe.train_of(stage))
     console = console or Console(stderr=True)
     folder = Path(output) if output is not None else recipe.folder
-    rank0 = PartialState().is_main_process
+    rank0 = processes().is_main_process
     if rank0:
         _prepare_folder(folder, recipe, resume=resume)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
     store = ScoreStore(folder.parent / ".scores")
     with _quiet_transformers():
         data = _read(recipe, store, console if rank0 else None)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import PrinterCallback, TrainingArguments
 
 from unipref.core.cards import get_method
@@ -22,7 +21,14 @@ from unipref.engine import Policy, load_model, load_tokenizer, value_head
 from unipref.objectives import Objective, as_objective
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
 from unipref.store import ScoreStore
-from unipref.training import Example, PreferenceTrainer, cache_references, last_checkpoint, resolve_precision
+from unipref.training import (
+    Example,
+    PreferenceTrainer,
+    cache_references,
+    last_checkpoint,
+    processes,
+    resolve_precision,
+)
 from unipref.training.callbacks import MetricsFile, Progress, StopOnSignal
 
 __all__ = ["Interrupted", "build_objective", "check_trackers", "examples_of", "run_stage", "stage_done"]
@@ -121,6 +127,7 @@ def arguments(
         data_seed=seed,
         use_cpu=on_cpu,
         disable_tqdm=True,
+        log_level="error",
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
@@ -197,7 +204,7 @@ def run_stage(
         seed=seed,
         n_records=len(examples),
         has_validation=bool(held),
-        world=PartialState().num_processes,
+        world=processes().num_processes,
     )
     policy.to(setting.arguments.device)
     _cache(recipe, objective, policy, [*examples, *held], start, store, setting.precision, options)

@@ -105,10 +105,14 @@ def plain(value: float) -> str:
     """`value` in four digits, short enough for the margin of a panel.
 
     Example:
-        >>> plain(0.00008), plain(-1.25)
-        ('8e\u22125', '\u22121.25')
+        >>> plain(0.00015), plain(-1.25)
+        ('1.5e\u22124', '\u22121.25')
     """
-    return f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\N{MINUS SIGN}")
+    text = f"{value:.4g}"
+    if abs(value) < 1e-3 and value != 0:
+        digits, power = f"{value:.3e}".split("e")
+        text = f"{digits.rstrip('0').rstrip('.')}e{int(power)}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def x_at(x: Axis, step: float) -> float:

@@ -2,7 +2,7 @@
 
 from unipref.training.examples import Example, assemble, data_batch, split_by_tokens
 from unipref.training.precision import autocast, resolve_precision
-from unipref.training.ranks import leave_group
+from unipref.training.ranks import leave_group, processes
 from unipref.training.references import cache_references
 from unipref.training.trainer import NonFiniteLossError, PreferenceTrainer, last_checkpoint
 
@@ -16,6 +16,7 @@ __all__ = [
     "data_batch",
     "last_checkpoint",
     "leave_group",
+    "processes",
     "resolve_precision",
     "split_by_tokens",
 ]

@@ -3,8 +3,17 @@
 import gc
 
 import torch
+from accelerate import PartialState
 
-__all__ = ["leave_group"]
+__all__ = ["leave_group", "processes"]
+
+
+def processes() -> PartialState:
+    """Who this process is among those that were launched together; alone where it was not launched so.
+
+    The trainer uses the CPU where there is no CUDA device, and so must whoever asks first: the answer is kept.
+    """
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def leave_group() -> None:
