@@ -73,6 +73,14 @@ _Filled = Annotated[tuple[T, ...], AfterValidator(_filled)]
 RESERVED = ("reference", "shared")
 
 
+Names = Annotated[  # a name or a list of names
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    PlainSerializer(list),
+    Field(min_length=1),
+]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -305,7 +313,7 @@ class Recipe(_Section):
         default_factory=dict,
         description="named runs, each a list of further stages; without any, `stages` is the one run",
     )
-    controls: dict[str, str] = Field(default_factory=dict, description="run: the run it is compared with")
+    controls: dict[str, Names] = Field(default_factory=dict, description="run: the run, or runs, it is compared with")
     seeds: Annotated[_Filled[Annotated[Int, Field(ge=0)]], AfterValidator(_distinct)] = Field(
         (0,), description="train every run once per seed"
     )
@@ -383,11 +391,11 @@ class Recipe(_Section):
 
     def _control_faults(self) -> Iterator[tuple[Key, str]]:
         plan = self.run_plan()
-        for run, control in self.controls.items():
-            for name in (run, control):
+        for run, others in self.controls.items():
+            for name in (run, *others):
                 if name not in plan:
                     yield ("controls", run), f"no run is called {name!r}{nearest(name, plan)}"
-            if run == control:
+            if run in others:
                 yield ("controls", run), "a run cannot be its own control"
 
     def _reference_faults(self) -> Iterator[tuple[Key, str]]:
