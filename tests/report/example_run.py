@@ -97,7 +97,7 @@ def write_example(folder: Path, *, n_pairs: int = 160, n_generations: int = 60) 
         }  # fmt: skip
     data = {
         "train": {
-            "n_read": 2312, "n_kept": 2300, "n_added": 0, "n_set_aside": 12,
+            "n_read": 2312, "n_kept": 2300, "n_set_aside": 12,
             "counts": {"both responses are the same": 11, "empty response": 1},
             "set_aside": [{"source": "a.jsonl.gz", "line": 7, "reason": "empty response", "detail": "<b>chosen</b>"}],
             "left_out": {}, "changed": {"white space at the end removed": 4},

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,6 @@ DONE = "done.json"  # written last into a stage's folder
 
 class Interrupted(UniprefError):
     """The user stopped the run; what was trained is in a whole checkpoint."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What `TrainingArguments` lacks of a stage's train options."""
-
-    arguments: TrainingArguments
-    precision: str
 
 
 def build_objective(stage: Stage) -> Objective:
@@ -82,8 +74,8 @@ def examples_of(
 
 def arguments(
     options: TrainOptions, *, output: Path, seed: int, n_records: int, has_validation: bool, world: int
-) -> Settings:
-    """The trainer's arguments for `options`.
+) -> tuple[TrainingArguments, str]:
+    """The trainer's arguments for `options`, and the precision of the forward pass.
 
     Raises:
         ConfigError: the batch cannot be shared by the ranks, or a metric is to be kept that is never measured.
@@ -132,7 +124,7 @@ def arguments(
         dataloader_pin_memory=False,
         ddp_find_unused_parameters=False,
     )
-    return Settings(args, precision)
+    return args, precision
 
 
 def check_trackers(options: TrainOptions) -> None:
@@ -198,7 +190,7 @@ def run_stage(
     }
     examples, reports["encoding"] = examples_of(train, tokenizer, **encode)
     held, _ = examples_of(validation, tokenizer, **encode) if validation else ([], {})
-    setting = arguments(
+    args, precision = arguments(
         options,
         output=folder / "checkpoints",
         seed=seed,
@@ -206,15 +198,15 @@ def run_stage(
         has_validation=bool(held),
         world=processes().num_processes,
     )
-    policy.to(setting.arguments.device)
-    _cache(recipe, objective, policy, [*examples, *held], start, store, setting.precision, options)
+    policy.to(args.device)
+    _cache(recipe, objective, policy, [*examples, *held], start, store, precision, options)
 
     stop = StopOnSignal()
     callbacks = [MetricsFile(folder / "metrics.jsonl"), Progress(show), stop]
     trainer = PreferenceTrainer(
         policy,
         objective,
-        setting.arguments,
+        args,
         examples,
         held,
         max_tokens=options.max_tokens_per_forward,
@@ -249,7 +241,7 @@ def run_stage(
                 "seconds": time.perf_counter() - began,
                 "path": policy.path,
                 "path_reason": policy.path_reason,
-                "precision": setting.precision,
+                "precision": precision,
                 "data": {name: report.to_dict() for name, report in reports.items()},
             },
         )

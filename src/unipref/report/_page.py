@@ -259,8 +259,6 @@ def _data(data: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(report, Mapping) or "n_read" not in report:
             continue
         rows = [("rows read", report["n_read"])]
-        if report.get("n_added"):
-            rows.append(("added", report["n_added"]))
         rows.append(("kept", report["n_kept"]))
         rows += [(f"set aside: {reason}", n) for reason, n in report.get("counts", {}).items()]
         rows += [(f"left out: {reason}", n) for reason, n in report.get("left_out", {}).items()]
