@@ -3,7 +3,7 @@
 import pytest
 
 import unipref.core.cards as cards
-from unipref.core.cards import REQUIRED, Card, Citation, bibtex, get_method, list_methods, method
+from unipref.core.cards import REQUIRED, Card, Citation, Limit, bibtex, get_method, list_methods, method
 from unipref.core.errors import ConfigError
 
 PAPER = Citation("A Fine Method for Things", ("Ada Lovelace", "Carl F. Gauss"), 2031, arxiv="3101.00001")
@@ -115,3 +115,12 @@ def test_bibtex_of_a_source_without_arxiv_gives_its_address():
     note = Citation("A Note", ("Eric Author", "and others"), 2023, url="https://example.org/a&b.pdf")
     assert "author = {Eric Author and others}" in note.bibtex()
     assert "url = {https://example.org/a&b.pdf}" in note.bibtex()
+
+
+def test_only_an_objective_has_limits(registry):
+    limit = Limit({"beta": 1.0}, "dpo", factor=2.0)
+    add("fine", limits=[limit])
+    assert get_method("fine").limits == (limit,)
+    assert get_method("fine").limits[0].tolerance == 1e-10
+    with pytest.raises(ConfigError, match="'mine' names limits; only an objective has a loss to compare, not a scorer"):
+        add("mine", kind="scorer", limits=[limit])

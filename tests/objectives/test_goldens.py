@@ -1,8 +1,10 @@
 """The numbers on the cards, and what the cards say of their methods."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from worlds import pair_batch
+from worlds import batch_for
 
 import unipref.objectives as room
 from unipref.core.cards import list_methods
@@ -15,6 +17,7 @@ GOLDENS = [pytest.param(c, *g, id=f"{c.key}-{i}") for c in CARDS for i, g in enu
 
 def fields_of(objective, golden):
     statistics = {statistic.name for statistic in objective.statistics}
+    statistics |= {name for state in objective.states for name in state.values(None)}
     return {
         name: torch.tensor(value if isinstance(value, list) or name in statistics else [value], dtype=torch.float64)
         for name, value in golden.items()
@@ -37,8 +40,9 @@ def test_every_card_has_a_golden_number_and_names_the_columns_its_objective_read
     objective = as_objective(card.build())
     assert card.golden
     sides = {"chosen", "rejected"} if objective.unit_needs == "pair" else set()
-    assert set(card.needs) == set(objective.needs) | sides
-    assert card.coupling == ("statistic" if objective.statistics else "none")
+    tokens = objective.token_needs - {"logp"}
+    assert set(card.needs) == objective.needs - {"uid"} | tokens | set(objective.roles) | sides
+    assert card.coupling == objective.coupling
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.key)
@@ -56,7 +60,12 @@ def test_repr_is_the_formula_and_evaluates_to_an_equal_objective(card):
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.key)
 def test_a_column_that_is_missing_is_named(card):
     objective = as_objective(card.build())
-    for name in objective.needs - {"label"}:
-        without = pair_batch(0, **{f"{name}_chosen": None, f"{name}_rejected": None})
+    whole = batch_for(objective, 0)
+    for name in objective.needs - {"label", "role", "group"}:
+        without = replace(whole, items={k: v for k, v in whole.items.items() if k != name})
+        with pytest.raises(ConfigError, match=f"needs the column '{name}'"):
+            objective.loss(without)
+    for name in objective.token_needs:
+        without = replace(whole, tokens={k: v for k, v in whole.tokens.items() if k != name})
         with pytest.raises(ConfigError, match=f"needs the column '{name}'"):
             objective.loss(without)

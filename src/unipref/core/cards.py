@@ -16,6 +16,7 @@ __all__ = [
     "STATUSES",
     "Card",
     "Citation",
+    "Limit",
     "bibtex",
     "get_method",
     "list_methods",
@@ -25,7 +26,7 @@ __all__ = [
 KINDS = ("objective", "operator", "loop", "recipe", "reward", "scorer")
 STATUSES = ("verified", "reconstructed")
 COUPLINGS = ("none", "statistic", "full")
-LAWS = tuple(f"L{i}" for i in range(1, 11)) + tuple(f"G{i}" for i in range(1, 8))
+LAWS = (*(f"L{i}" for i in range(1, 11)), *(f"G{i}" for i in range(1, 8)), "W1")
 REQUIRED = "required"  # stands as the default of an option that has none
 
 
@@ -58,7 +59,37 @@ class Citation:
         return f"@misc{{{self.key},\n{lines}}}\n"
 
 
+def _sections(function: Callable[..., Any]) -> list[str]:
+    """A docstring's text and its sections ("Args:" and the like), each as one string."""
+    return re.split(r"\n\n(?=(?:Args|Attributes|Returns|Raises|Example|Source):\n)", inspect.getdoc(function) or "")
+
+
 Golden = tuple[Mapping[str, Any], Mapping[str, Any], float]  # options, fields of a batch, the loss worked out by hand
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A special case: with `options`, this method's loss is factor * another method's + constant, gradients too.
+
+    Attributes:
+        options: of this method; those left out stand at their defaults.
+        method: key of the other method.
+        method_options: of the other method, likewise.
+        factor: by which the other loss and its gradient are multiplied.
+        constant: what is then added to the loss alone.
+        where: column of responses or pairs -> the number it holds everywhere, where the equality asks that of the data.
+        tolerance: largest relative difference; above the default where `options` only come near the limit.
+        note: what a reader should know besides.
+    """
+
+    options: Mapping[str, Any]
+    method: str
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    factor: float = 1.0
+    constant: float = 0.0
+    where: Mapping[str, float] = field(default_factory=dict)
+    tolerance: float = 1e-10
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +109,7 @@ class Card:
         coupling: what ties rows of a batch together: "none", a "statistic" taken first without gradient, or "full".
         exceptions: law -> why this method breaks it by design.
         golden: (options, fields, loss) worked out by hand. A bare number among the fields is a column of one row.
+        limits: special cases that are other methods; only an objective has them.
         function: builds the method from its options.
     """
 
@@ -93,7 +125,38 @@ class Card:
     coupling: str
     exceptions: Mapping[str, str]
     golden: tuple[Golden, ...]
+    limits: tuple[Limit, ...]
     function: Callable[..., Any] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """What the function's docstring says before its sections."""
+        return _sections(self.function)[0]
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Option -> what the docstring's `Args` say of it, on one line; options it does not mention are absent."""
+        found: dict[str, list[str]] = {}
+        names: list[str] = []
+        for heading, *lines in map(str.splitlines, _sections(self.function)[1:]):
+            for line in lines if heading in ("Args:", "Attributes:") else ():
+                entry = re.fullmatch(r" {4}([\w, ]+): (.*)", line)
+                if entry:
+                    names = entry[1].split(", ")
+                    found |= {name: [entry[2]] for name in names}
+                else:
+                    for name in names:
+                        found[name].append(line.strip())
+        return {name: " ".join(words) for name, words in found.items()}
+
+    @property
+    def inferred(self) -> str:
+        """What is inferred of a reconstructed method, as its docstring says after "Reconstructed:"; of others ""."""
+        if self.status != "reconstructed":
+            return ""
+        paragraphs = [" ".join(part.split()) for part in self.text.split("\n\n")]
+        said = next((part for part in paragraphs if part.startswith("Reconstructed:")), "")
+        return said or "Reconstructed: a part of the definition is inferred; the text below says which."
 
     def build(self, **options: Any) -> Any:
         """What the method's function makes of `options`.
@@ -125,6 +188,7 @@ def method(
     coupling: str = "none",
     exceptions: Mapping[str, str] = MappingProxyType({}),
     golden: Iterable[Golden] = (),
+    limits: Iterable[Limit] = (),
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that writes the function's card and registers it; the function itself stays as it is.
 
@@ -140,6 +204,11 @@ def method(
         for law in exceptions:
             if law not in LAWS:
                 raise ConfigError(f"the card of {key!r} excepts itself from {law!r}{nearest(law, LAWS)}")
+        special = tuple(limits)
+        if special and kind != "objective":
+            raise ConfigError(
+                f"the card of {key!r} names limits; only an objective has a loss to compare, not a {kind}"
+            )
         held = _REGISTRY.get(key)
         if held is not None and held.function.__module__ != function.__module__:
             raise ConfigError(f"two methods are called {key!r}: {held.function.__module__} and {function.__module__}")
@@ -162,6 +231,7 @@ def method(
             coupling=coupling,
             exceptions=MappingProxyType(dict(exceptions)),
             golden=tuple(golden),
+            limits=special,
             function=function,
         )
         return function

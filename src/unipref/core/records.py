@@ -1,9 +1,12 @@
 """Records: what people preferred, as text and facts, before any model or tokenizer."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Comparison", "Item", "Message", "Record", "Text", "last_user_turn", "plain_text"]
+__all__ = ["ROLES", "Comparison", "Item", "Message", "Record", "Span", "Text", "last_user_turn", "plain_text"]
+
+ROLES = ("response", "gold", "base", "rationale", "policy_sample", "baseline_sample", "variant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,19 @@ class Message:
 
 
 Text = str | tuple[Message, ...]  # standard format: a string; conversational format: messages
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Characters `start` up to `end` of a response (as `plain_text` gives it) that belong together: a segment, a step.
+
+    Attributes:
+        score: what a judge says of it; NaN where nobody did.
+    """
+
+    start: int
+    end: int
+    score: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +46,11 @@ class Item:
         columns: numbers known of this response by name ("reward", a rating per dimension, ...). A missing value is
             absent or NaN, never zero.
         response_ids: the response as token ids, where it was sampled; used as they are, never tokenised again.
+        role: one of ROLES. Only a "response" is a side of a comparison, a member of a list or labelled; a further text
+            of the record has another role: the gold answer, the reference model's own ("base"), a rationale, samples of
+            the policy or of what it is compared with, a degraded variant.
+        score_context: the context's tokens count in the log-probability too, all but the first.
+        spans: parts of the response in order, without overlap.
     """
 
     context: Text
@@ -38,6 +59,9 @@ class Item:
     rank: int | None = None
     columns: Mapping[str, float] = field(default_factory=dict)
     response_ids: tuple[int, ...] | None = None
+    role: str = "response"
+    score_context: bool = False
+    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

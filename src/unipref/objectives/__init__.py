@@ -10,8 +10,9 @@ from unipref.core.cards import get_method, list_methods
 from unipref.objectives import catalogue
 from unipref.objectives.discrepancies import expectile, hinge, linear, linex, logistic, saturating, square
 from unipref.objectives.offsets import difference, length_gap, margin, shift
+from unipref.objectives.lists import ListLoss, cross_entropy
 from unipref.objectives.parts import Part
-from unipref.objectives.schedules import gate
+from unipref.objectives.schedules import gate, ramp
 from unipref.objectives.scores import (
     advantage,
     column,
@@ -21,31 +22,41 @@ from unipref.objectives.scores import (
     log_ratio,
     logp,
     mean_logp,
+    scaled,
     sequence,
+    sides,
     value_head,
 )
+from unipref.objectives.states import State, moving
 from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.targets import denoised, labels, reach, smoothed
-from unipref.objectives.terms import Loss, Objective, Term, as_objective, nll, pairwise, pointwise
-from unipref.objectives.units import pair, point
+from unipref.objectives.terms import Loss, Objective, Term, as_objective, groupwise, nll, pairwise, pointwise
+from unipref.objectives.tokens import token_column, token_score
+from unipref.objectives.units import Unit, group, pair, point
 from unipref.objectives.weights import class_weights, exp_advantage, one
 
 __all__ = [
+    "ListLoss",
     "Loss",
     "Objective",
     "Part",
+    "State",
     "Term",
+    "Unit",
     "advantage",
     "as_objective",
     "class_weights",
     "column",
+    "cross_entropy",
     "denoised",
     "difference",
     "exp_advantage",
     "expectile",
     "gate",
     "get_method",
+    "group",
     "group_mean",
+    "groupwise",
     "hinge",
     "kl_baseline",
     "labels",
@@ -60,18 +71,24 @@ __all__ = [
     "logp",
     "margin",
     "mean_logp",
+    "moving",
     "nll",
     "one",
     "pair",
     "pairwise",
     "point",
     "pointwise",
+    "ramp",
     "reach",
     "saturating",
+    "scaled",
     "sequence",
     "shift",
+    "sides",
     "smoothed",
     "square",
+    "token_column",
+    "token_score",
     "value_head",
 ]
 

@@ -22,21 +22,32 @@ class Link(Part):
     """
 
     def between(
-        self, z: Tensor, target: Tensor | float, extra: float, weight: tuple[Tensor | float, Tensor | float]
+        self,
+        z: Tensor,
+        target: Tensor | float,
+        extra: Tensor | float,
+        weight: tuple[Tensor | float, Tensor | float],
+        back: Tensor | None = None,
     ) -> Tensor:
-        """(N,) losses; `extra` is added on both sides, `weight` holds the weights of the event and of its opposite."""
+        """(N,) losses.
+
+        Args:
+            extra: added on both sides.
+            weight: of the event and of its opposite.
+            back: the contrast of the swapped pair; -z where it is None.
+        """
         for_it, against_it = weight
         loss = for_it * target * self(z + extra)
         if isinstance(target, float) and target == 1:
             return loss
-        return loss + against_it * (1 - target) * self(extra - z)
+        return loss + against_it * (1 - target) * self(extra + (-z if back is None else back))
 
 
 class Regression(Part):
     """A function of target minus contrast that is least at 0."""
 
     def between(
-        self, z: Tensor, target: Tensor | float, extra: float, weight: tuple[Tensor | float, Tensor | float]
+        self, z: Tensor, target: Tensor | float, extra: Tensor | float, weight: tuple[Tensor | float, Tensor | float]
     ) -> Tensor:
         """(N,) losses."""
         return weight[0] * self(target - (z + extra))

@@ -27,9 +27,16 @@ class Part:
     and evaluates to an equal part.
     """
 
+    couples = False  # the rows of a step enter together, so that all of them must be in one batch
+
     @property
     def reads(self) -> tuple[str, ...]:
         """Item columns that this part itself needs, besides "logp"."""
+        return ()
+
+    @property
+    def token_reads(self) -> tuple[str, ...]:
+        """Token columns that this part itself needs, "logp" among them."""
         return ()
 
     @property

@@ -6,7 +6,7 @@ from unipref.core.batch import Clock
 from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part
 
-__all__ = ["gate"]
+__all__ = ["gate", "ramp"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,3 +27,14 @@ class gate(Part):
     def __call__(self, clock: Clock) -> float:
         done, needed = (clock.share, self.after_share) if self.after_steps is None else (clock.step, self.after_steps)
         return float(done >= needed)
+
+
+@dataclass(frozen=True, repr=False)
+class ramp(Part):
+    """From `start` at the run's first step to `end` at its last, in a straight line."""
+
+    start: float
+    end: float
+
+    def __call__(self, clock: Clock) -> float:
+        return self.start + (self.end - self.start) * min(clock.share, 1.0)

@@ -20,7 +20,9 @@ __all__ = [
     "log_ratio",
     "logp",
     "mean_logp",
+    "scaled",
     "sequence",
+    "sides",
     "value_head",
 ]
 
@@ -117,6 +119,33 @@ class log_odds(Part):
         """(I,)"""
         mean = _per_token(wide(batch.item("logp")), batch, 1.0)
         return mean - log1mexp(mean)
+
+
+@dataclass(frozen=True, repr=False)
+class sides(Part):
+    """Two scores for a pair that treats its sides apart: `chosen` of the preferred, `rejected` of the other response.
+
+    What is logged as a response's implicit reward is `chosen`.
+    """
+
+    chosen: Part
+    rejected: Part
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return self.chosen(batch)
+
+
+@dataclass(frozen=True, repr=False)
+class scaled(Part):
+    """A score times a schedule's number at the step the run has reached."""
+
+    of: Part
+    by: Part
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return self.by(batch.clock) * self.of(batch)
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,6 +1,6 @@
 """Terms and objectives: seven slots make a term, a sum of terms makes an objective.
 
-Shapes: I items, N rows of a term (items for points, pairs for pairs).
+Shapes: I items, N rows of a term (items for points, pairs for pairs, records for groups).
 """
 
 from collections.abc import Mapping
@@ -14,16 +14,32 @@ from torch import Tensor
 from unipref.core.batch import Batch, Clock
 from unipref.core.errors import ConfigError, nearest
 from unipref.objectives.discrepancies import Link, Regression, linear, logistic
+from unipref.objectives.lists import ListLoss
 from unipref.objectives.parts import Part, exact
-from unipref.objectives.scores import log_ratio, mean_logp, sequence
+from unipref.objectives.scores import log_ratio, mean_logp, sequence, sides
+from unipref.objectives.states import State
 from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.targets import labels
-from unipref.objectives.units import pair, point
+from unipref.objectives.units import Unit, group, pair, point
 from unipref.objectives.weights import exp_advantage, one
 
-__all__ = ["ROLES", "Loss", "Objective", "Term", "as_objective", "nll", "pairwise", "pointwise"]
+__all__ = [
+    "COMPUTED",
+    "HEADS",
+    "ROLES",
+    "Loss",
+    "Objective",
+    "Term",
+    "as_objective",
+    "groupwise",
+    "nll",
+    "pairwise",
+    "pointwise",
+]
 
 ROLES = ("preference", "anchor", "auxiliary", "state")
+HEADS = ("value", "step_value", "reward_head", "degree_head", "reward_mask", "kl_mask")  # columns that a trained head gives
+COMPUTED = ("kl", "reverse_kl")  # columns per token that the engine computes against a live reference
 _LABELS, _ONE, _LOGISTIC, _LINEAR, _MEAN_LOGP = labels(), one(), logistic(), linear(), mean_logp()
 
 
@@ -45,8 +61,8 @@ class Term(Part):
 
     name: str
     score: Part
-    unit: pair | point
-    discrepancy: Link | Regression
+    unit: Unit
+    discrepancy: Link | Regression | ListLoss
     offset: tuple[Part, ...] = ()
     target: Part = _LABELS
     weight: Part = _ONE
@@ -60,13 +76,23 @@ class Term(Part):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Columns per response that the term cannot do without, besides "logp"."""
+        """Columns per item that the term cannot do without, besides "logp"."""
         return frozenset(name for part in self.walk() for name in part.reads)
+
+    @property
+    def token_needs(self) -> frozenset[str]:
+        """Columns per token that the term cannot do without; "logp" among them."""
+        return frozenset(name for part in self.walk() for name in part.token_reads)
 
     @property
     def statistics(self) -> tuple[kl_baseline, ...]:
         """The statistics that must be in the batch, each once."""
         return tuple(dict.fromkeys(part for part in self.walk() if isinstance(part, kl_baseline)))
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """The states whose values must be in the batch, each once."""
+        return tuple(dict.fromkeys(part for part in self.walk() if isinstance(part, State)))
 
     def coefficient_at(self, clock: Clock) -> float:
         """The coefficient when the run stands at `clock`."""
@@ -86,10 +112,26 @@ class Term(Part):
 
     def values(self, batch: Batch) -> Tensor:
         """(N,) losses of the rows, with objective weights and without example weights."""
-        z = self.unit.contrast(self.score(batch).nan_to_num() if self.score.observed else self.score(batch), batch)
-        z = z + sum(offset(batch, self.unit) for offset in self.offset if offset.flips)
+        z, back = self._contrasts(batch)
+        shifts = [offset(batch, self.unit) for offset in self.offset if offset.flips]
+        if shifts:
+            z, back = z + sum(shifts), None if back is None else back - sum(shifts)
         extra = sum((offset(batch, self.unit) for offset in self.offset if not offset.flips), 0.0)
-        return self.discrepancy.between(z, self.target(batch, self.unit), extra, self.weight(batch, self.unit))
+        target, weight = self.target(batch, self.unit), self.weight(batch, self.unit)
+        if back is None:
+            return self.discrepancy.between(z, target, extra, weight)
+        return self.discrepancy.between(z, target, extra, weight, back)
+
+    def _contrasts(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """(N,) the contrast, and that of the swapped pair where it is not the negative."""
+        if isinstance(self.score, sides):
+            if not isinstance(self.unit, pair):
+                raise ConfigError(f"the term {self.name!r} scores the sides of a pair apart; its unit must be a pair")
+            up, down = self.score.chosen(batch), self.score.rejected(batch)
+            return self.unit.across(up, down, batch), self.unit.across(up, down, batch, swapped=True)
+        values = self.score(batch).nan_to_num() if self.score.observed else self.score(batch)
+        z = self.unit.contrast(values, batch)
+        return z, self.unit.reverse(values, batch) if self.unit.asymmetric else None
 
     def numerator(self, batch: Batch) -> Tensor:
         """0-d: the sum of the rows' losses by example weight."""
@@ -113,7 +155,10 @@ class Term(Part):
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
-        kind = "pairwise" if isinstance(self.unit, pair) else "pointwise"
+        kinds = {pair: "pairwise", point: "pointwise", group: "groupwise"}
+        kind = kinds.get(type(self.unit))
+        if kind is None:
+            return super().__repr__()
         arguments = [repr(self.name), f"score={self.score!r}"]
         if isinstance(self.unit, point):
             arguments += [
@@ -173,6 +218,21 @@ def pointwise(
     return Term(name, score, point(of, per), link, offset, target, weight, schedule=schedule, role=role)
 
 
+def groupwise(
+    name: str = "groupwise",
+    *,
+    score: Part,
+    link: ListLoss,
+    target: Part = _LABELS,
+    offset: tuple[Part, ...] = (),
+    weight: Part = _ONE,
+    schedule: Part | None = None,
+    role: str = "preference",
+) -> Term:
+    """A term on all responses of a record together; `link` is one of `unipref.objectives.lists`."""
+    return Term(name, score, group(), link, offset, target, weight, schedule=schedule, role=role)
+
+
 def nll(name: str = "nll", *, of: str = "preferred", score: Part = _MEAN_LOGP, per: str = "response") -> Term:
     """Negative log-likelihood of the chosen responses, an anchor; by default the mean over each response's tokens."""
     return pointwise(name, score=score, of=of, per=per, link=linear(), role="anchor")
@@ -210,15 +270,43 @@ class Objective(Part):
         return frozenset().union(*(term.needs for term in self.terms))
 
     @property
+    def token_needs(self) -> frozenset[str]:
+        """Columns per token that the objective cannot do without; empty where sums per response are enough."""
+        return frozenset().union(*(term.token_needs for term in self.terms))
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles besides "response" that some item of the data must have."""
+        return tuple(dict.fromkeys(role for t in self.terms for p in t.walk() if isinstance(p, Unit) for role in p.roles))
+
+    @property
     def unit_needs(self) -> str:
-        """ "pair" where responses are compared, else "point"."""
-        paired = any(isinstance(t.unit, pair) or t.unit.of == "preferred" for t in self.terms)
-        return "pair" if paired else "point"
+        """ "pair" where two responses are compared, "group" where a record's responses are, else "point"."""
+        if any(term.unit.compares for term in self.terms):
+            return "pair"
+        return "group" if any(isinstance(term.unit, group) for term in self.terms) else "point"
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """Heads that the wrapped model must have: "value"."""
-        return tuple(sorted({"value"} & self.needs))
+        """Heads that the wrapped model must have, of HEADS."""
+        return tuple(sorted(set(HEADS) & (self.needs | self.token_needs)))
+
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """What the engine must compute per token besides log-probabilities, of COMPUTED."""
+        return tuple(sorted(set(COMPUTED) & self.token_needs))
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """What must be kept from step to step, each once."""
+        return tuple(dict.fromkeys(state for term in self.terms for state in term.states))
+
+    @property
+    def coupling(self) -> str:
+        """What ties the rows of a step together: "none", a "statistic" or state taken first, or "full"."""
+        if any(part.couples for term in self.terms for part in term.walk()):
+            return "full"
+        return "statistic" if self.statistics or self.states else "none"
 
     @property
     def statistics(self) -> tuple[kl_baseline, ...]:

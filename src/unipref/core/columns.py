@@ -1,0 +1,70 @@
+"""Columns a method may ask for, and how a user makes each: said once, for pages, the command line and errors."""
+
+from collections.abc import Collection
+
+__all__ = ["MAKE", "how_to_make", "in_words"]
+
+_COMPUTED = "computed while training; nothing to give"
+
+# Column -> how to make it, as the end of "COLUMN: ...".
+MAKE = {
+    "chosen": "pairs: rows with `prompt`, `chosen`, `rejected`; or lists with `ranks` or `scores`",
+    "rejected": "the other side of `chosen`",
+    "label": "thumbs: rows with `prompt`, `completion`, `label`; of a pair the chosen side has 1, the rejected one 0",
+    "group": "which responses answer one prompt; lists with `responses` have more than two, pairs are groups of two",
+    "rank": "lists with `ranks`, best rank 1",
+    "len": "tokens of each response; counted for you",
+    "ref_logp": "log-probability under a reference, kept once computed; `references:` names it (default: the model that "
+    "the stage starts from)",
+    "reward": "add `objectives:` with a scorer; numbers in the data (`chosen_reward`, `rejected_reward`) are read by the "
+    "scorer `column`",
+    "preference": "a probability per pair in `preference`, or counts in `votes_chosen` and `votes_rejected`",
+    "margin": "a number per pair in `margin`",
+    "value": "a value head on the last token of the context, added to the model for you and trained beside it",
+    "kl_baseline": "drift of the policy on mismatched responses; taken for you once per step",
+    "gold": "a column `gold`: an answer that is known to be right, beside `chosen` and `rejected`",
+    "base": "a column `base`: the reference model's own answer to the prompt, generated before training",
+    "rationale": "a column `rationale`: a text that says why the chosen response is better",
+    "policy_sample": "a column `policy_sample`: an answer of the policy that the stage starts from",
+    "baseline_sample": "a column `baseline_sample`: an answer of what the policy is compared with",
+    "variant": "a column `variant`: degraded forms of a response",
+    "kl": f"divergence from a live reference per token; {_COMPUTED}",
+    "reverse_kl": f"divergence of a live reference from the policy per token; {_COMPUTED}",
+}
+
+# Short words for a list of methods: what a user must have. Columns that are computed without any choice have none.
+_SHORT = {"group": "lists", "ref_logp": "reference", "kl": "live reference", "reverse_kl": "live reference"}
+_SILENT = frozenset({"logp", "len", "value", "kl_baseline"})
+
+
+def how_to_make(column: str) -> str:
+    """How the column comes into being; one that is not in MAKE has to be in the data.
+
+    Example:
+        >>> how_to_make("ref_logp.teacher")
+        'log-probability under a further reference; name its model in `references:`'
+    """
+    if column.startswith("ref_logp."):
+        return "log-probability under a further reference; name its model in `references:`"
+    return MAKE.get(column, f"numbers per response in the data, such as `chosen_{column}` and `rejected_{column}`")
+
+
+def in_words(needs: Collection[str]) -> str:
+    """What `needs` ask of a user, in short; "" where any response will do.
+
+    Example:
+        >>> in_words(("chosen", "rejected", "ref_logp", "len", "reward"))
+        'pairs, reference, reward'
+        >>> in_words(("label", "ref_logp.teacher"))
+        'thumbs or pairs, reference teacher'
+    """
+    pairs = {"chosen", "rejected"} <= set(needs)
+    words = ["pairs"] if pairs else ["thumbs or pairs"] if "label" in needs else []
+    for name in needs:
+        if name in ("chosen", "rejected", "label") or name in _SILENT:
+            continue
+        if name.startswith("ref_logp."):
+            words.append(f"reference {name.removeprefix('ref_logp.')}")
+        else:
+            words.append(_SHORT.get(name, name.replace("_", " ")))
+    return ", ".join(dict.fromkeys(words))
