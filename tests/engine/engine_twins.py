@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, PreTrainedModel
 
 from unipref.core.tries import Trie, TrieBatch, build_trie
 
@@ -85,6 +85,29 @@ def _norm_in_float64(norm: nn.Module) -> Callable[[Tensor], Tensor]:
     return forward
 
 
+def moved(model: PreTrainedModel, by: float = 0.1, seed: int = 5) -> PreTrainedModel:
+    """`model` itself after a random step away from where it was."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data += by * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+    return model
+
+
+class DoubledLogits(LlamaForCausalLM):
+    """Does more than its head to the logits, so that they are read from the model itself."""
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        out = super().forward(*args, **options)
+        out.logits = 2 * out.logits
+        return out
+
+
+def doubled(model: PreTrainedModel) -> PreTrainedModel:
+    """A llama with its logits doubled outside of the head."""
+    model.__class__ = DoubledLogits
+    return model
+
+
 def some_tries(seed: int = 0, longest: int = 34) -> list[Trie]:
     """A pair whose responses share their beginning; two items of different contexts; a single item; three branches."""
     draw = np.random.default_rng(seed)
@@ -103,16 +126,31 @@ def some_tries(seed: int = 0, longest: int = 34) -> list[Trie]:
 
 def plain_values(model: nn.Module, tries: Sequence[Trie]) -> tuple[Tensor, Tensor]:
     """(T,) log-probabilities and (T,) entropies, each item alone through the model, without any code of the engine."""
-    logp, entropy = [], []
+    log_p = plain_log_probs(model, tries)
+    token = torch.cat([torch.tensor(t.token[nodes].astype(np.int64)) for t in tries for nodes in t.scored])
+    return log_p.gather(1, token[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1)
+
+
+def plain_log_probs(model: nn.Module, tries: Sequence[Trie]) -> Tensor:
+    """(T, V) log-probabilities of the whole vocabulary where each scored token is predicted, item by item."""
+    found = []
     for trie in tries:
         for item in range(trie.n_items):
-            tokens = torch.tensor(trie.token[trie.path(item)].astype(np.int64))
-            logits = model(tokens[None], use_cache=False).logits[0]
+            logits = model(plain_tokens(trie, item)[None], use_cache=False).logits[0]
             log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-            n = len(trie.scored[item])
-            logp.append(log_p[-n - 1 : -1].gather(1, tokens[-n:, None])[:, 0])
-            entropy.append(-(log_p.exp() * log_p).sum(-1)[-n - 1 : -1])
-    return torch.cat(logp), torch.cat(entropy)
+            found.append(log_p[-len(trie.scored[item]) - 1 : -1])
+    return torch.cat(found)
+
+
+def plain_states(model: nn.Module, trie: Trie, item: int) -> Tensor:
+    """(1 + K, L, H) embeddings and outputs of every block for one item alone."""
+    out = model(plain_tokens(trie, item)[None], use_cache=False, output_hidden_states=True)
+    return torch.cat(out.hidden_states)
+
+
+def plain_tokens(trie: Trie, item: int) -> Tensor:
+    """(L,) int64 tokens of one item."""
+    return torch.tensor(trie.token[trie.path(item)].astype(np.int64))
 
 
 def gradients(model: nn.Module, value: Tensor) -> Tensor:

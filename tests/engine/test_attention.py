@@ -15,7 +15,7 @@ def test_a_node_is_seen_from_its_descendants_and_itself_and_by_nobody_else() -> 
     plan = attention._plan(attention.layout_of(batch.depth, batch.end))
     seen, offset = np.zeros((6, 6), dtype=int), 0
     for block in plan.blocks:
-        for (tree, _, q, k) in block.seen.nonzero().tolist():
+        for tree, _, q, k in block.seen.nonzero().tolist():
             place = offset + tree * block.seen.shape[-1]
             if plan.place[plan.nodes[place + q]] == place + q:  # no padding
                 seen[plan.nodes[place + q], plan.nodes[place + k]] = 1

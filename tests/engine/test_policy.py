@@ -1,15 +1,14 @@
 """The wrapped module: which path it takes and why, its heads, its adapters, and what it refuses."""
 
-import numpy as np
 import pytest
 import torch
-from engine_twins import gradients, plain_values, relative, some_tries, tiny, weights_like
+from engine_twins import doubled, gradients, plain_states, plain_values, relative, some_tries, tiny, weights_like
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForSeq2SeqLM
 
 from unipref.core.errors import ConfigError
-from unipref.core.tries import Trie, build_trie, pack
+from unipref.core.tries import build_trie, pack
 from unipref.engine import Head, Policy, value_head
 
 
@@ -22,12 +21,6 @@ def with_lora(model: nn.Module, **options) -> nn.Module:
         if "lora_" in name:
             parameter.data = torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter) / 5
     return adapted
-
-
-def hidden_states(model: nn.Module, trie: Trie, item: int) -> torch.Tensor:
-    """(L, H) last hidden states of one item alone."""
-    tokens = torch.tensor(trie.token[trie.path(item)].astype(np.int64))
-    return model(tokens[None], use_cache=False, output_hidden_states=True).hidden_states[-1][0]
 
 
 def count_calls(monkeypatch, policy: Policy, name: str) -> list[int]:
@@ -61,14 +54,7 @@ def test_an_encoder_decoder_is_refused() -> None:
 
 
 def test_a_model_that_does_more_than_its_head_to_the_logits_is_read_from_its_own_logits() -> None:
-    class Hot(LlamaForCausalLM):
-        def forward(self, *args, **options):
-            out = super().forward(*args, **options)
-            out.logits = 2 * out.logits
-            return out
-
-    model = tiny()
-    model.__class__ = Hot
+    model = doubled(tiny())
     policy = Policy(model, heads={"value": Head(nn.Linear(16, 1).double())})
     assert policy.path == "rows"
     assert "the head alone does not give the model's logits" in policy.path_reason
@@ -77,18 +63,21 @@ def test_a_model_that_does_more_than_its_head_to_the_logits_is_read_from_its_own
     logp, entropy = plain_values(model, tries)
     assert relative(values.logp, logp) < 1e-12
     assert relative(values.entropy, entropy) < 1e-12
-    first = hidden_states(model, tries[1], 1)[4]  # the second item's context has five tokens
+    first = plain_states(model, tries[1], 1)[-1, 4]  # the second item's context has five tokens
     assert values.heads["value"][3].item() == pytest.approx(policy.heads["value"].module(first).item(), rel=1e-12)
 
 
-def test_prompt_tuning_takes_the_rows_path_and_says_why() -> None:
+def test_prompt_tuning_takes_the_rows_path_and_says_why_and_tokens_stand_behind_the_learned_prompt() -> None:
     model = get_peft_model(tiny(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
     policy = Policy(model)
     assert policy.path == "rows"
     assert policy.path_reason == "prompt-learning adapters change the input"
     tries = some_tries()
+    model.eval()
     with torch.no_grad():
-        assert not torch.allclose(policy(pack(tries)).logp, plain_values(model.get_base_model(), tries)[0])
+        logp = policy(pack(tries)).logp
+        assert not torch.allclose(logp, plain_values(model.get_base_model(), tries)[0])
+        assert relative(logp, plain_values(model, tries)[0]) < 1e-12  # the learned prompt stands before the tokens
 
 
 def test_a_row_past_a_window_that_was_not_probed_goes_by_rows_and_is_exact(monkeypatch) -> None:
@@ -117,7 +106,9 @@ def test_rows_so_long_that_the_model_rescales_its_positions_are_evaluated_one_by
 
 def test_an_unknown_wish_is_an_error_that_lists_what_there_is() -> None:
     policy = Policy(tiny(), heads={"value": value_head(16)})
-    with pytest.raises(ConfigError, match="nothing called entrpy; it gives logp, entropy, value"):
+    with pytest.raises(
+        ConfigError, match="nothing called entrpy; it gives logp, entropy, kl, reverse_kl, distribution, layers, value"
+    ):
         policy(pack(some_tries()), want=("logp", "entrpy"))
 
 
@@ -140,7 +131,7 @@ def test_a_head_reads_the_last_token_of_the_context_or_of_the_response(path: str
     expected = []
     for trie in tries:
         for item in range(trie.n_items):
-            states = hidden_states(model, trie, item)
+            states = plain_states(model, trie, item)[-1]
             column = -1 if at == "last" else len(states) - len(trie.scored[item]) - 1
             expected.append(head.module(states[column])[0])
     assert relative(found, torch.stack(expected)) < 1e-12

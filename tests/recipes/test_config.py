@@ -290,13 +290,6 @@ def test_a_hub_id_is_not_taken_for_a_path():
     assert load_recipe(plain(model="org/model-v1.5", data={"train": "org/data"})).model == "org/model-v1.5"
 
 
-@pytest.mark.parametrize("method", ["upo", "modpo"])
-def test_a_method_that_reads_a_designers_reward_needs_an_objective(method):
-    [line] = faults(plain(stages=[{"method": method}]))
-    assert line.startswith(f"stages.0.method: {method} needs a designer's reward, and `objectives` is empty")
-    load_recipe(plain(stages=[{"method": method}], objectives={"short": {"scorer": "length", "weight": -1}}))
-
-
 def test_an_option_whose_value_its_method_refuses_is_a_fault_of_the_recipe(write):
     path = write(PLAIN.replace("lam: 5.0", "norm: media"))
     assert faults(path) == ["line 13: runs.upo_dpo.0.options: upo(norm='media') (did you mean 'mean'?)"]

@@ -77,7 +77,7 @@ class Limit:
         method_options: of the other method, likewise.
         factor: by which the other loss and its gradient are multiplied.
         constant: what is then added to the loss alone.
-        where: column of responses or pairs -> the number it holds everywhere, where the equality asks that of the data.
+        where: column of responses, pairs or tokens -> the number it holds everywhere, where the equality asks for it.
         tolerance: largest relative difference; above the default where `options` only come near the limit.
         note: what a reader should know besides.
     """

@@ -28,13 +28,27 @@ MAKE = {
     "policy_sample": "a column `policy_sample`: an answer of the policy that the stage starts from",
     "baseline_sample": "a column `baseline_sample`: an answer of what the policy is compared with",
     "variant": "a column `variant`: degraded forms of a response",
+    "diff": "1 on tokens in which chosen and rejected differ; aligned for you",
+    "fresh": "1 on tokens that a response does not share with the other one's beginning; known from the data",
+    "segment": "spans of each response (sentences, steps), from the data or cut for you",
+    "segment_score": "a judge's number per span",
+    "mask": "a weight per token, from the data or from the reference's activations",
+    "reward_mask": "a weight per token from a small head on the reference, added for you and trained beside the model",
+    "kl_mask": "as `reward_mask`, for the divergence",
+    "step_value": "a value head on the last token of a step, added to the model for you and trained beside it",
+    "reward_head": "a reward head on the last token of the response, added for you and trained beside the model",
+    "degree": "how much was taken away from a degraded response, 0 for none; known where variants are made for you",
+    "degree_head": "a classifier on the last token of the response, added for you and trained beside the model",
+    "embedding": "a vector per response from a model of your choice, kept once computed",
     "kl": f"divergence from a live reference per token; {_COMPUTED}",
     "reverse_kl": f"divergence of a live reference from the policy per token; {_COMPUTED}",
 }
 
 # Short words for a list of methods: what a user must have. Columns that are computed without any choice have none.
 _SHORT = {"group": "lists", "ref_logp": "reference", "kl": "live reference", "reverse_kl": "live reference"}
-_SILENT = frozenset({"logp", "len", "value", "kl_baseline"})
+_SILENT = frozenset(
+    "logp len value kl_baseline diff fresh reward_mask kl_mask step_value reward_head degree_head".split()
+)
 
 
 def how_to_make(column: str) -> str:

@@ -7,22 +7,46 @@ import os
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
+from unipref.engine.activations import activation_mask
+from unipref.engine.embeddings import embed, embed_spans
 from unipref.engine.head import token_logp
 from unipref.engine.loading import BUNDLED, fingerprint, load_model, load_tokenizer
-from unipref.engine.policy import Head, Policy, Values, value_head
-from unipref.engine.scoring import score
-from unipref.engine.weights import load_weights
+from unipref.engine.policy import Distribution, Policy, Values
+from unipref.engine.readouts import (
+    READOUTS,
+    Head,
+    TokenMask,
+    class_head,
+    make_head,
+    reward_head,
+    step_value_head,
+    value_head,
+)
+from unipref.engine.scoring import reference_distribution, score
+from unipref.engine.weights import extrapolate, load_weights
 
 __all__ = [
     "BUNDLED",
+    "READOUTS",
+    "Distribution",
     "Head",
     "Policy",
+    "TokenMask",
     "Values",
+    "activation_mask",
+    "class_head",
+    "embed",
+    "embed_spans",
+    "extrapolate",
     "fingerprint",
     "load_model",
     "load_tokenizer",
     "load_weights",
+    "make_head",
+    "reference_distribution",
+    "reward_head",
     "score",
+    "step_value_head",
     "token_logp",
     "value_head",
 ]

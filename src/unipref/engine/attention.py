@@ -22,7 +22,9 @@ __all__ = ["NAME", "install", "layout_of"]
 NAME = "unipref_tries"  # what the attention function is called in transformers' registry
 
 # Arguments of attention functions that change nothing for us: the layout already says who sees whom and where.
-_HARMLESS = frozenset({"position_ids", "cache_position", "use_cache", "is_causal", "position_embeddings"})
+_HARMLESS = frozenset(
+    {"position_ids", "cache_position", "use_cache", "is_causal", "position_embeddings", "output_hidden_states"}
+)
 _PADDING_SHARE = 0.05  # trees go into one block while this share of it, at most, is padding
 
 

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["LogitHead", "token_logp"]
+from unipref.core.errors import ConfigError
+
+__all__ = ["LogitHead", "divergences", "token_logp"]
 
 KEEP_BYTES = 256 * 2**20  # logits kept for the backward pass up to this size (3 matrix products); above, recomputed (4)
 TILE_BYTES = 8 * 2**20  # one tile of float32 logits, measured fastest of 1 to 32 MiB on two cores
+DIVERGENCE_BYTES = 8 * 2**20  # float32 logits of one of two models in a slice, measured fastest of 1 to 64 MiB there
+DIVERGENCE_ROWS = 128  # a slice has so many hidden states at least, or a large vocabulary is read too often
 
 
 def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -267,10 +271,71 @@ class LogitHead:
         back[order] = torch.arange(len(order), device=order.device)
         return torch.cat(logp)[back], torch.cat(entropies) if entropy else None
 
-    def _slice(self, hidden: Tensor, row: Tensor, token: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+    def n_vocabulary(self, hidden: Tensor) -> int:
+        """V; an identity in the place of the head passes logits on that are there already."""
+        return hidden.shape[-1] if isinstance(self.module, nn.Identity) else self.module.out_features
+
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """(n, V) log-probabilities of the whole vocabulary, float32 (float64 where the logits are)."""
         logits = self.module(hidden)
         logits = logits.to(_accumulation_dtype(logits.dtype)) * self.scale
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
-        log_p = logits.log_softmax(1)
+        return logits.log_softmax(1)
+
+    def without_adapter(self) -> "LogitHead":
+        """The head as it was before an adapter was laid over it; itself where none was."""
+        for name in ("base_layer", "original_module"):  # what peft calls it under LoRA, and where the head is copied
+            base = getattr(self.module, name, None)
+            if base is not None:
+                return LogitHead(base, scale=self.scale, softcap=self.softcap)
+        return self
+
+    def _slice(self, hidden: Tensor, row: Tensor, token: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        log_p = self.log_probs(hidden)
         return log_p[row, token], -(log_p.exp() * log_p).sum(1) if entropy else None
+
+
+def divergences(
+    head: LogitHead, hidden: Tensor, reference: LogitHead, reference_hidden: Tensor, *, forward: bool, reverse: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Divergences between a head's distribution and a reference's, hidden state by hidden state, over all of V.
+
+    With p = softmax of `head`, q that of `reference`: *forward* is sum_v q (log q - log p), the reference first, and
+    *reverse* sum_v p (log p - log q). Both heads' logits exist for a slice of the hidden states at a time and are
+    recomputed in the backward pass.
+
+    Args:
+        hidden: (U, H). reference_hidden: (U, H'); the two widths may differ, the vocabularies may not.
+
+    Returns:
+        (U,) each where it is asked for, else None; nats, at least 0 up to rounding. Gradients flow to `hidden` and
+        `head`, and none to the reference.
+
+    Raises:
+        ConfigError: the vocabularies differ in size.
+    """
+    sizes = head.n_vocabulary(hidden), reference.n_vocabulary(reference_hidden)
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"a divergence needs one vocabulary: the policy's head has {sizes[0]} tokens and the reference's "
+            f"{sizes[1]}; take a reference of the same family, or resize its embeddings to the policy's"
+        )
+
+    def one_slice(hidden: Tensor, reference_hidden: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        log_p = head.log_probs(hidden)
+        with torch.no_grad():
+            log_q = reference.log_probs(reference_hidden)
+        difference = log_q - log_p
+        return (
+            (log_q.exp() * difference).sum(1) if forward else None,
+            -(log_p.exp() * difference).sum(1) if reverse else None,
+        )
+
+    size = max(DIVERGENCE_ROWS, DIVERGENCE_BYTES // (4 * sizes[0]))
+    parts = [
+        checkpoint(one_slice, hidden[low : low + size], reference_hidden[low : low + size], use_reentrant=False)
+        for low in range(0, len(hidden), size)
+    ]
+    ahead, back = zip(*parts, strict=True)
+    return torch.cat(ahead) if forward else None, torch.cat(back) if reverse else None

@@ -1,26 +1,51 @@
 """One wrapped module: a causal language model, its heads, and the way from tries to values.
 
 Shapes: N nodes, T scored tokens, I items, U nodes that a scored token is read from, H hidden width, V vocabulary,
-R rows (one per item), L tokens of the longest row.
+R rows (one per item), L tokens of the longest row, K decoder blocks, M positions that the model computes.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unipref.core.errors import ConfigError
+from unipref.core.errors import ConfigError, ShapeError
 from unipref.core.tries import TrieBatch, build_trie, pack
 from unipref.engine import attention
-from unipref.engine.head import LogitHead
+from unipref.engine.head import LogitHead, divergences
+from unipref.engine.readouts import Head, TokenMask
 
-__all__ = ["Head", "Policy", "Values", "value_head"]
+__all__ = ["Distribution", "Policy", "Values"]
 
 PROBE_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # relative to the largest; models compute norms in float32
+DIVERGENCES = ("kl", "reverse_kl")
 PROBE_LONGEST = 1024  # tokens of the long probe, unless the caller knows better
+
+
+@dataclass(frozen=True, eq=False)
+class Distribution:
+    """What a model says of the whole vocabulary wherever a scored token of one batch is predicted.
+
+    The vocabulary itself is not here: the hidden states are, and the head that turns them into logits.
+
+    Attributes:
+        hidden: (U, H) hidden states, or, of a model whose head is unknown, (T, V) logits with an identity as head.
+        row: (T,) int64, the hidden state that each scored token is predicted from.
+        head: turns `hidden` into logits.
+        logp: (T,) log-probabilities of the scored tokens, nats: what `Values.logp` is.
+        layers: (U, K, H) outputs of the K decoder blocks at the same positions (the last one behind the model's final
+            norm, as transformers gives it), or None.
+    """
+
+    hidden: Tensor
+    row: Tensor
+    head: LogitHead
+    logp: Tensor
+    layers: Tensor | None = None
 
 
 class Values(NamedTuple):
@@ -29,49 +54,21 @@ class Values(NamedTuple):
     Attributes:
         logp: (T,) float32 (float64 where the model is), nats, aligned with `TrieBatch.scored`; gradient flows.
         entropy: (T,) nats, of the distribution each scored token was drawn from; None unless wanted.
-        heads: (I,) per head, by name.
+        heads: (I,) or (I, C) per head, by name.
+        tokens: (T,) per further number of a scored token, by name: divergences and token masks.
+        distribution: what a later forward takes as its reference; None unless wanted.
     """
 
     logp: Tensor
     entropy: Tensor | None
     heads: dict[str, Tensor]
+    tokens: dict[str, Tensor]
+    distribution: Distribution | None = None
 
-
-class Head(nn.Module):
-    """A number per item, read from the last hidden state of its context or of its response.
-
-    Args:
-        module: (..., H) to (..., 1).
-        at: "context", the last context token, or "last", the last response token.
-        detach: the module's input carries no gradient, so that training the head leaves the model alone.
-    """
-
-    def __init__(self, module: nn.Module, at: Literal["context", "last"] = "context", detach: bool = True) -> None:
-        super().__init__()
-        if at not in ("context", "last"):
-            raise ConfigError(f"a head reads at 'context' or at 'last', not at {at!r}")
-        self.module, self.at, self.detach = module, at, detach
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(I,) from (I, H); the arithmetic is in the head's own dtype, autocast or not."""
-        hidden = (hidden.detach() if self.detach else hidden).to(next(self.module.parameters()).dtype)
-        with torch.autocast(hidden.device.type, enabled=False):
-            return self.module(hidden).squeeze(-1)
-
-
-def value_head(hidden_size: int, *, width: int | None = None, at: Literal["context", "last"] = "context") -> Head:
-    """V(x): a three-layer ReLU perceptron in float32 behind a stop-gradient, which gives 0 before it is trained.
-
-    Source: the head that arXiv:2405.17956 takes from the HALOs code (hidden, hidden, hidden, 1). We depart from it in
-    two ways: no dropout, and a last layer that starts at 0, so that the first advantages are the rewards themselves.
-    """
-    width = width or hidden_size
-    layers = nn.Sequential(
-        nn.Linear(hidden_size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
-    )
-    nn.init.zeros_(layers[-1].weight)
-    nn.init.zeros_(layers[-1].bias)
-    return Head(layers.float(), at=at)
+    @property
+    def kl(self) -> Tensor | None:
+        """(T,) forward divergence to the reference, nats: `tokens["kl"]`; None unless wanted."""
+        return self.tokens.get("kl")
 
 
 class Policy(nn.Module):
@@ -85,7 +82,8 @@ class Policy(nn.Module):
 
     Args:
         model: a transformers causal language model, with peft adapters or without.
-        heads: modules that read hidden states, by name; their parameters are trained with the model's.
+        heads: modules that read hidden states, by name (`Head`: the policy's own; `TokenMask`: a reference's); their
+            parameters are trained with the model's.
         path: "auto", or the path to be taken. "tries" raises where they are not exact.
         dropout: keep the model's and the adapters' dropout. Off by default: a policy and its reference must agree.
         longest: tokens of the longest row that will come; the probe goes up to it.
@@ -94,7 +92,7 @@ class Policy(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        heads: Mapping[str, Head] | None = None,
+        heads: Mapping[str, Head | TokenMask] | None = None,
         path: Literal["auto", "tries", "rows"] = "auto",
         *,
         dropout: bool = False,
@@ -159,79 +157,183 @@ class Policy(nn.Module):
         with self.model.disable_adapter():
             yield
 
-    def forward(self, batch: TrieBatch, want: tuple[str, ...] = ("logp",)) -> Values:
+    def forward(
+        self, batch: TrieBatch, want: tuple[str, ...] = ("logp",), reference: Distribution | None = None
+    ) -> Values:
         """Values of every scored token of `batch`.
 
         Args:
-            want: "logp" always comes; "entropy" and the names of heads besides.
+            want: "logp" always comes; besides: "entropy", the names of heads, "kl" and "reverse_kl" (divergences to
+                `reference`), "distribution" (what this model says, as another's reference) and "layers" (the same,
+                with the outputs of every block).
+            reference: what a reference says of the same batch (`reference_distribution`). Divergences and token masks
+                need it; no gradient goes there.
 
         Raises:
-            ConfigError: `want` holds an unknown name.
+            ConfigError: `want` holds an unknown name, or something that needs a reference where none is given; or the
+                reference has another vocabulary.
+            ShapeError: the reference was made of another batch.
         """
-        unknown = sorted(set(want) - {"logp", "entropy"} - set(self.heads))
+        known = ("logp", "entropy", *DIVERGENCES, "distribution", "layers", *self.heads)
+        unknown = sorted(set(want) - set(known))
         if unknown:
-            known = ", ".join(("logp", "entropy", *self.heads))
-            raise ConfigError(f"the policy gives nothing called {', '.join(unknown)}; it gives {known}")
-        entropy = "entropy" in want
-        names = [name for name in self.heads if name in want]
-        rows_alone = self._deeper_than(_position_threshold(self.config.get_text_config()), batch)
-        if rows_alone or self._head is None:
-            return self._whole_rows(batch, entropy, names, one_by_one=rows_alone)
-        tries = self.path == "tries" and not self._deeper_than(self._unprobed_window(), batch)
-        return self._read(self._tries_hidden(batch) if tries else self._rows_hidden(batch), batch, entropy, names)
+            raise ConfigError(f"the policy gives nothing called {', '.join(unknown)}; it gives {', '.join(known)}")
+        self._check_reference(batch, want, reference)
+        way = self._way(batch)
+        if way in ("whole rows", "one by one"):
+            return self._whole_rows(batch, want, reference, one_by_one=way == "one by one")
+        states = self._tries_hidden if way == "tries" else self._rows_hidden
+        return self._read(states(batch, layers="layers" in want), batch, want, reference)
+
+    def hidden(self, batch: TrieBatch) -> tuple[Tensor, Tensor | None]:
+        """Last hidden states of all positions that the model computes for `batch`, rows laid end to end.
+
+        Returns:
+            (M, H), and (I,) int64 where each item's row begins: its token of depth d is at begin + d. None in the
+            place of the latter where the positions are the nodes of `batch`.
+        """
+        way = self._way(batch)
+        if way == "tries":
+            return self._tries_hidden(batch)[-1], None
+        rows = _Rows(batch)
+        if way == "rows":
+            begin = torch.arange(batch.n_items, device=rows.token.device) * rows.token.shape[1]
+            return self._decode(rows.token, None, None)[-1].flatten(0, 1), begin
+        found, begin, done = [], [], 0
+        for group in rows.groups(one_by_one=way == "one by one"):
+            states = self._full(rows, group, states=True)[1][-1]
+            begin.append(done + torch.arange(len(states), device=states.device) * states.shape[1])
+            found.append(states.flatten(0, 1))
+            done += len(found[-1])
+        return torch.cat(found), torch.cat(begin)
+
+    def _check_reference(self, batch: TrieBatch, want: tuple[str, ...], reference: Distribution | None) -> None:
+        masks = [name for name in want if name in self.heads and isinstance(self.heads[name], TokenMask)]
+        needing = [name for name in want if name in DIVERGENCES or name in masks]
+        if needing and reference is None:
+            raise ConfigError(f"{', '.join(needing)}: compared with a reference; give reference_distribution(...)")
+        if masks and reference.layers is None:
+            raise ConfigError(f"{', '.join(masks)}: read from a reference's blocks; make it with layers=True")
+        if reference is not None and len(reference.row) != len(batch.scored):
+            raise ShapeError(
+                f"the reference speaks of {len(reference.row)} scored tokens and the batch has {len(batch.scored)}; "
+                "make it from the same batch"
+            )
+
+    def _way(self, batch: TrieBatch) -> Literal["tries", "rows", "whole rows", "one by one"]:
+        """How `batch` goes through the model: rows so long that the model rescales its positions go one by one."""
+        if self._deeper_than(_position_threshold(self.config.get_text_config()), batch):
+            return "one by one"
+        if self._head is None:
+            return "whole rows"
+        return "tries" if self.path == "tries" and not self._deeper_than(self._unprobed_window(), batch) else "rows"
 
     # -- hidden states ------------------------------------------------------------------------------------------------
 
-    def _tries_hidden(self, batch: TrieBatch) -> Tensor:
-        """(N, H) of the nodes of `batch`, all in one row."""
+    def _tries_hidden(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
+        """(N, H) of the nodes of `batch`, all in one row: last hidden states, or those of every block."""
         layout = attention.layout_of(batch.depth, batch.end)
-        return self._decode(batch.token[None], layout, batch.depth[None])[0]
+        return tuple(x[0] for x in self._decode(batch.token[None], layout, batch.depth[None], layers=layers))
 
-    def _rows_hidden(self, batch: TrieBatch) -> Tensor:
-        """(N, H), each node taken from the first row it stands in."""
+    def _rows_hidden(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
+        """(N, H), each node taken from the first row it stands in: last hidden states, or those of every block."""
         rows = _Rows(batch)
-        return self._decode(rows.token, None, None).flatten(0, 1)[rows.place]
+        return tuple(x.flatten(0, 1)[rows.place] for x in self._decode(rows.token, None, None, layers=layers))
 
-    def _decode(self, token: Tensor, mask: Tensor | None, position: Tensor | None) -> Tensor:
+    def _decode(
+        self, token: Tensor, mask: Tensor | None, position: Tensor | None, *, layers: bool = False
+    ) -> tuple[Tensor, ...]:
         given = {"attention_mask": mask, "position_ids": position} if mask is not None else {}
-        return self._decoder[0](input_ids=token, use_cache=False, **given).last_hidden_state
+        if layers:
+            given["output_hidden_states"] = True
+        out = self._decoder[0](input_ids=token, use_cache=False, **given)
+        return out.hidden_states[1:] if layers else (out.last_hidden_state,)  # the first are the embeddings
 
-    def _read(self, hidden: Tensor, batch: TrieBatch, entropy: bool, names: list[str]) -> Values:
+    def _read(
+        self, states: tuple[Tensor, ...], batch: TrieBatch, want: tuple[str, ...], reference: Distribution | None = None
+    ) -> Values:
         """Values from the (N, H) hidden states: the vocabulary is met at the parents of scored nodes only."""
+        hidden, entropy = states[-1], "entropy" in want
         scored, back = torch.unique(batch.scored, return_inverse=True)
         source, row = torch.unique(batch.parent[scored], return_inverse=True)
-        logp, entropies = self._head(hidden.index_select(0, source), row, batch.token[scored], entropy=entropy)
+        at_source = hidden.index_select(0, source)
+        logp, entropies = self._head(at_source, row, batch.token[scored], entropy=entropy)
+        layers = torch.stack([x.index_select(0, source) for x in states], 1) if "layers" in want else None
+        said = Distribution(at_source, row[back], self._head, logp.index_select(0, back), layers)
         return Values(
-            logp.index_select(0, back),
+            said.logp,
             entropies[row][back] if entropies is not None else None,
-            {name: self.heads[name](hidden[self._at(batch, name)]) for name in names},
+            {name: head(hidden[self._at(batch, name)]) for name, head in self._wanted(want, Head)},
+            self._tokens(said, want, reference),
+            said if "distribution" in want or "layers" in want else None,
         )
+
+    def _wanted(self, want: tuple[str, ...], kind: type[nn.Module]) -> list[tuple[str, Any]]:
+        return [(name, head) for name, head in self.heads.items() if name in want and isinstance(head, kind)]
 
     def _at(self, batch: TrieBatch, name: str) -> Tensor:
         return batch.context if self.heads[name].at == "context" else batch.last
 
-    def _whole_rows(self, batch: TrieBatch, entropy: bool, names: list[str], *, one_by_one: bool) -> Values:
+    def _tokens(self, said: Distribution, want: tuple[str, ...], reference: Distribution | None) -> dict[str, Tensor]:
+        """(T,) divergences from `reference` and token masks, by name."""
+        found = {name: mask(reference.layers)[reference.row] for name, mask in self._wanted(want, TokenMask)}
+        wanted = [name in want for name in DIVERGENCES]
+        if not any(wanted):
+            return found
+        ours, theirs, row = said.hidden, reference.hidden, said.row
+        if not torch.equal(row, reference.row):  # one of the two went token by token
+            ours, theirs, row = ours[row], theirs[reference.row], torch.arange(len(row), device=row.device)
+        forward, reverse = wanted
+        values = divergences(said.head, ours, reference.head, theirs, forward=forward, reverse=reverse)
+        found.update((n, v.index_select(0, row)) for n, v in zip(DIVERGENCES, values, strict=True) if v is not None)
+        return found
+
+    def _whole_rows(
+        self, batch: TrieBatch, want: tuple[str, ...], reference: Distribution | None = None, *, one_by_one: bool
+    ) -> Values:
         """Values from the model's own logits, row by row or all rows at once: for models of which less is known."""
         rows = _Rows(batch)
         token_T, row_T, column_T = batch.token[batch.scored], batch.scored_item, batch.depth[batch.scored] - 1
-        logp, entropies, hidden = [], [], []
-        groups = [slice(i, i + 1) for i in range(batch.n_items)] if one_by_one else [slice(0, batch.n_items)]
-        for group in groups:
-            width = int(rows.length[group].max())
-            out = self.model(input_ids=rows.token[group, :width], use_cache=False, output_hidden_states=bool(names))
+        heads = self._wanted(want, Head)
+        entropy, layered = "entropy" in want, "layers" in want
+        kept = layered or "distribution" in want or any(name in want for name in DIVERGENCES)
+        logp, entropies, hidden, logits, layers = [], [], [], [], []
+        for group in rows.groups(one_by_one=one_by_one):
+            full, states = self._full(rows, group, states=layered or bool(heads))
             pick = (row_T >= group.start) & (row_T < group.stop)
-            logits = out.logits[row_T[pick] - group.start, column_T[pick]]
-            log_p = logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32).log_softmax(1)
+            where = row_T[pick] - group.start, column_T[pick]
+            log_p = LogitHead(nn.Identity()).log_probs(full[where])
             logp.append(log_p.gather(1, token_T[pick, None])[:, 0])
             if entropy:
                 entropies.append(-(log_p.exp() * log_p).sum(1))
-            if names:
-                hidden.extend(out.hidden_states[-1])
-        heads = {}
-        for name in names:
+            if heads:
+                hidden.extend(states[-1])
+            if kept:
+                logits.append(full[where])
+            if layered:
+                layers.append(torch.stack([x[where] for x in states[1:]], 1))
+        found = {}
+        for name, head in heads:
             column = batch.depth[self._at(batch, name)].tolist()
-            heads[name] = self.heads[name](torch.stack([h[c] for h, c in zip(hidden, column, strict=True)]))
-        return Values(torch.cat(logp), torch.cat(entropies) if entropy else None, heads)
+            found[name] = head(torch.stack([h[c] for h, c in zip(hidden, column, strict=True)]))
+        said = None
+        if kept:
+            row, none = torch.arange(len(row_T), device=row_T.device), LogitHead(nn.Identity())
+            said = Distribution(torch.cat(logits), row, none, torch.cat(logp), torch.cat(layers) if layered else None)
+        return Values(
+            torch.cat(logp),
+            torch.cat(entropies) if entropy else None,
+            found,
+            self._tokens(said, want, reference),
+            said if layered or "distribution" in want else None,
+        )
+
+    def _full(self, rows: "_Rows", group: slice, *, states: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The model's own (n, L, V) logits of `group`, and (n, L, H) embeddings and outputs of every block."""
+        width = int(rows.length[group].max())
+        out = self.model(input_ids=rows.token[group, :width], use_cache=False, output_hidden_states=states)
+        # A prompt that was learned stands before the tokens.
+        return out.logits[:, -width:], tuple(x[:, -width:] for x in out.hidden_states) if states else ()
 
     # -- choosing the path --------------------------------------------------------------------------------------------
 
@@ -253,7 +355,7 @@ class Policy(nn.Module):
 
     def _choose(self, path: str) -> Literal["tries", "rows"]:
         probes = [_probe_batch(length, self._vocabulary(), self.device) for length in self._probes]
-        truth = [self._quietly(lambda b=b: self._whole_rows(b, False, [], one_by_one=True).logp) for b in probes]
+        truth = [self._quietly(lambda b=b: self._whole_rows(b, ("logp",), one_by_one=True).logp) for b in probes]
         if self._head is not None:
             reason = self._compare(probes, truth, self._rows_hidden)
             if reason:
@@ -291,7 +393,7 @@ class Policy(nn.Module):
     def _compare(self, probes: list[TrieBatch], truth: list[Tensor], hidden_of: Any) -> str:
         """Empty where the path gives the true log-probabilities, else what it gave."""
         for batch, expected in zip(probes, truth, strict=True):
-            got = self._quietly(lambda b=batch: self._read(hidden_of(b), b, False, []).logp)
+            got = self._quietly(lambda b=batch: self._read(hidden_of(b), b, ("logp",)).logp)
             difference = float((got - expected).abs().max())
             if not difference <= _probe_tolerance(self._dtype(), expected):
                 return f"log-probabilities differ by {difference:.2g} nats at {int(batch.depth.max()) + 1} tokens"
@@ -357,6 +459,11 @@ class _Rows:
         self.place = torch.zeros_like(depth)
         self.place[node[real]] = real.flatten().nonzero().squeeze(1)
 
+    def groups(self, *, one_by_one: bool) -> Iterator[slice]:
+        """All rows at once, or one after the other."""
+        n = len(self.length)
+        yield from (slice(i, i + 1) for i in range(n)) if one_by_one else [slice(0, n)]
+
 
 def _inner_model(model: nn.Module) -> nn.Module:
     """The transformers model under peft's wrappers."""
@@ -409,8 +516,3 @@ def _probe_batch(length: int, vocabulary: int, device: torch.device) -> TrieBatc
         build_trie([(ids(3), ids(2)), (ids(2), ids(4)), (ids(1), ids(3))]),
     ]
     return pack(tries).to(device)
-
-
-def reference_context(policy: Policy, reference: bool) -> Any:
-    """`policy.reference_mode()` if `reference`, else a context that does nothing."""
-    return policy.reference_mode() if reference else nullcontext()

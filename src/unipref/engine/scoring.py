@@ -1,15 +1,29 @@
-"""Log-probabilities of many tries, forward only."""
+"""What a policy or a reference says of tries, forward only."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from unipref.core.errors import ConfigError
-from unipref.core.tries import Trie, pack
-from unipref.engine.policy import Policy, reference_context
+from unipref.core.tries import Trie, TrieBatch, pack
+from unipref.engine.policy import Distribution, Policy
 
-__all__ = ["score"]
+__all__ = ["chunks", "forward_only", "reference_distribution", "score"]
+
+
+@contextmanager
+def forward_only(policy: Policy, *, reference: bool) -> Iterator[None]:
+    """No gradient, eval mode, and with `reference` the adapters off; ends with the mode that the policy was in."""
+    training = policy.training
+    policy.eval()
+    try:
+        with torch.no_grad(), policy.reference_mode() if reference else nullcontext():
+            yield
+    finally:
+        policy.train(training)
 
 
 def score(
@@ -27,26 +41,45 @@ def score(
     Args:
         reference: switch the adapters off (`Policy.reference_mode`).
     """
-    if max_tokens < 1:
-        raise ConfigError(f"max_tokens must be at least 1: {max_tokens}")
     results: list[list[np.ndarray]] = [[] for _ in tries]
-    device, training = policy.device, policy.training
-    policy.eval()
-    try:
-        with torch.no_grad(), reference_context(policy, reference):
-            for chunk in _chunks(tries, max_tokens):
-                batch = pack([tries[i] for i in chunk])
-                logp = policy(batch.to(device), want=("logp",)).logp.float().cpu().numpy()
-                items = iter(np.split(logp, np.cumsum(batch.length.numpy())[:-1]))
-                for i in chunk:
-                    results[i] = [next(items).copy() for _ in range(tries[i].n_items)]
-    finally:
-        policy.train(training)
+    device = policy.device
+    with forward_only(policy, reference=reference):
+        for chunk in chunks(tries, max_tokens):
+            batch = pack([tries[i] for i in chunk])
+            logp = policy(batch.to(device), want=("logp",)).logp.float().cpu().numpy()
+            items = iter(np.split(logp, np.cumsum(batch.length.numpy())[:-1]))
+            for i in chunk:
+                results[i] = [next(items).copy() for _ in range(tries[i].n_items)]
     return results
 
 
-def _chunks(tries: Sequence[Trie], max_tokens: int) -> Iterator[list[int]]:
-    """Indices of `tries`, longest first, in groups of at most `max_tokens` nodes."""
+def reference_distribution(
+    policy: Policy, batch: TrieBatch, *, reference: bool = False, layers: bool = False
+) -> Distribution:
+    """What `policy` says wherever a scored token of `batch` is predicted, to be given to another's forward.
+
+    It carries no gradient and lives as long as the weights it was made with. Its `logp` is the reference's
+    log-probabilities of the scored tokens, so that a live reference is run once for both.
+
+    Args:
+        policy: the reference, or, with `reference`, the policy that is trained itself.
+        batch: on the policy's device.
+        reference: switch the adapters off (`Policy.reference_mode`).
+        layers: keep the outputs of every block too, which token masks read.
+    """
+    with forward_only(policy, reference=reference):
+        said = policy(batch, want=("layers" if layers else "distribution",)).distribution
+    return replace(said, head=said.head.without_adapter()) if reference else said
+
+
+def chunks(tries: Sequence[Trie], max_tokens: int) -> Iterator[list[int]]:
+    """Indices of `tries`, longest first, in groups of at most `max_tokens` nodes.
+
+    Raises:
+        ConfigError: `max_tokens` is below 1.
+    """
+    if max_tokens < 1:
+        raise ConfigError(f"max_tokens must be at least 1: {max_tokens}")
     order = sorted(range(len(tries)), key=lambda i: -tries[i].n_nodes)
     chunk: list[int] = []
     used = 0

@@ -7,7 +7,7 @@ from torch import nn
 
 from unipref.core.errors import ConfigError
 
-__all__ = ["load_weights"]
+__all__ = ["extrapolate", "load_weights"]
 
 
 def load_weights(model: nn.Module, folder: Path | str) -> None:
@@ -40,3 +40,19 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
+
+
+@torch.no_grad()
+def extrapolate(model: nn.Module, before: Path | str, momentum: float) -> None:
+    """Move the weights of `model` on: to now + `momentum` * (now - before).
+
+    Source: arXiv:2410.06293, the practical form of its outer step. For a softmax over logits it equals the step on
+    probabilities; in a network the two differ.
+
+    Args:
+        before: folder of the weights of the earlier model.
+    """
+    now = {name: value.clone() for name, value in model.named_parameters()}  # tied weights once
+    load_weights(model, before)
+    for name, value in model.named_parameters():
+        value.copy_(now[name] + momentum * (now[name] - value))

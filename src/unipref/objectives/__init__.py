@@ -30,12 +30,13 @@ from unipref.objectives.scores import (
 from unipref.objectives.states import State, moving
 from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.targets import denoised, labels, reach, smoothed
-from unipref.objectives.terms import Loss, Objective, Term, as_objective, groupwise, nll, pairwise, pointwise
+from unipref.objectives.terms import HEADS, Loss, Objective, Term, as_objective, groupwise, nll, pairwise, pointwise
 from unipref.objectives.tokens import token_column, token_score
 from unipref.objectives.units import Unit, group, pair, point
 from unipref.objectives.weights import class_weights, exp_advantage, one
 
 __all__ = [
+    "HEADS",
     "ListLoss",
     "Loss",
     "Objective",

@@ -24,6 +24,7 @@ class State(Part):
     """
 
     name: str
+    n_sums: int = 0  # K
 
     def sums(self, batch: Batch) -> Tensor:
         """(K,) float64 sums that add up over the batches of a step; without gradient."""
@@ -69,6 +70,8 @@ class moving(State):
     unit: pair | point = pair()
     momentum: float = 0.9
     corrected: bool = True
+
+    n_sums = 4
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:

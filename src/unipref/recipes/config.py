@@ -23,10 +23,13 @@ from pydantic_core import PydanticCustomError
 from unipref.core.cards import Card, get_method
 from unipref.core.errors import ConfigError, UniprefError, nearest
 from unipref.evaluate import DEFAULT_BOUNDS
+from unipref.objectives import as_objective
 from unipref.recipes._source import Key, Source, dotted, merged, read_yaml
+from unipref.recipes.composition import Composition, rounds_of
 
 __all__ = [
     "Bounds",
+    "DataOperator",
     "DataOptions",
     "DesignerObjective",
     "Lora",
@@ -108,6 +111,9 @@ class Reference(_Section):
 
     model: str = Field(description="hub id, local path, or `model`: the model that the stage starts from")
     weight: Positive | None = Field(None, description="its share in the log-probability; null: equal shares")
+    name: Name | None = Field(
+        None, description="keep it apart, as the column `ref_logp.NAME` that some methods read; null: mix it in"
+    )
 
 
 def _plain_reference(value: Any) -> Any:
@@ -240,13 +246,56 @@ def _objective_exists(key: str) -> str:
         card = _card(key)
     except ConfigError as err:
         raise _fault(str(err)) from err
-    if card.kind != "objective":
-        raise _fault(f"{key} is of kind {card.kind!r}; a stage trains an objective")
+    if card.kind not in ("objective", "recipe", "loop"):
+        raise _fault(f"{key} is of kind {card.kind!r}; a stage trains an objective, a recipe or a loop")
     return key
 
 
+def _operator_exists(key: str) -> str:
+    try:
+        card = _card(key)
+    except ConfigError as err:
+        raise _fault(str(err)) from err
+    if card.kind != "operator":
+        raise _fault(f"{key} is of kind {card.kind!r}; `unipref methods --kind operator` lists what changes data")
+    return key
+
+
+class DataOperator(_Section):
+    """A change of the data before they are trained on. A plain string is its `operator`."""
+
+    operator: Annotated[str, AfterValidator(_operator_exists)] = Field(
+        description="its key; `unipref methods --kind operator` lists them"
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the operator; `unipref methods KEY` lists them"
+    )
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "DataOperator":
+        _check_options(self.operator, self.options)
+        return self
+
+
+def _plain_operator(value: Any) -> Any:
+    return {"operator": value} if isinstance(value, str) else value
+
+
+def _check_options(key: str, options: dict[str, Any]) -> None:
+    card = _card(key)
+    unknown = [name for name in options if name not in card.options]
+    _refuse((("options", name), f"{key} has no option {name!r}{nearest(name, card.options)}") for name in unknown)
+    try:
+        card.build(**options)
+    except (ValueError, TypeError) as err:
+        _refuse([(("options",), str(err))])
+
+
 class Stage(_Section):
-    """One training run: a method with its options, on the model that the stage before left."""
+    """One training run: a method with its options, on the model that the stage before left.
+
+    A loop is a stage for each of its rounds, called NAME-1, NAME-2, ...
+    """
 
     method: Annotated[str, AfterValidator(_objective_exists)] = Field(
         description="a method's key; `unipref methods` lists them"
@@ -254,6 +303,12 @@ class Stage(_Section):
     name: Name | None = Field(None, description="the stage's name in its run; null: the method's key")
     options: dict[str, Any] = Field(
         default_factory=dict, description="options of the method; `unipref methods KEY` lists them"
+    )
+    operators: tuple[Annotated[DataOperator, BeforeValidator(_plain_operator)], ...] = Field(
+        (), description="changes of this stage's data, in order; an entry may be its `operator` alone"
+    )
+    round: Annotated[Int, Field(ge=0)] | None = Field(
+        None, description="of a loop: train this round alone, counted from 0; null: all, one after another"
     )
     train: Annotated[TrainOverrides, PlainSerializer(_Changes.as_written)] = Field(
         TrainOverrides(), description="settings of `train` changed for this stage"
@@ -266,17 +321,25 @@ class Stage(_Section):
 
     @model_validator(mode="after")
     def _options_fit(self) -> "Stage":
-        card = _card(self.method)
-        unknown = [name for name in self.options if name not in card.options]
-        _refuse(
-            (("options", name), f"{self.method} has no option {name!r}{nearest(name, card.options)}")
-            for name in unknown
-        )
-        try:
-            card.build(**self.options)
-        except (ValueError, TypeError) as err:
-            _refuse([(("options",), str(err))])
+        _check_options(self.method, self.options)
+        n_rounds = len(rounds_of(_card(self.method), self.options))
+        if self.round is not None and self.round >= n_rounds:
+            _refuse([(("round",), f"{self.method} has {n_rounds} rounds, counted from 0; there is no {self.round}")])
         return self
+
+    def in_rounds(self) -> list["Stage"]:
+        """The stage itself, or one for every round of a loop."""
+        n_rounds = len(rounds_of(_card(self.method), self.options))
+        if n_rounds == 1 or self.round is not None:
+            return [self]
+        return [self.model_copy(update={"name": f"{self.label}-{i + 1}", "round": i}) for i in range(n_rounds)]
+
+    @property
+    def composition(self) -> Composition:
+        """What the stage trains: the operators of the stage, then those of its method, and the objective."""
+        found = rounds_of(_card(self.method), self.options)[self.round or 0]
+        own = tuple(_card(each.operator).build(**each.options) for each in self.operators)
+        return replace(found, operators=(*own, *found.operators))
 
 
 class Sampling(_Section):
@@ -325,19 +388,29 @@ class Recipe(_Section):
         return Path(self.output) if self.output is not None else Path("runs") / self.name
 
     def run_plan(self) -> dict[str, list[Stage]]:
-        """The stages of every run, the shared ones first."""
+        """The stages of every run, the shared ones first; a loop is one stage per round."""
         if not self.runs:
-            return {self.stages[-1].method: list(self.stages)}
-        return {name: [*self.stages, *stages] for name, stages in self.runs.items()}
+            return {self.stages[-1].method: self.shared_stages}
+        own = {name: [each for stage in stages for each in stage.in_rounds()] for name, stages in self.runs.items()}
+        return {name: [*self.shared_stages, *stages] for name, stages in own.items()}
+
+    @property
+    def shared_stages(self) -> list[Stage]:
+        """The stages that every run has in common; a loop is one stage per round."""
+        return [each for stage in self.stages for each in stage.in_rounds()]
 
     def train_of(self, stage: Stage) -> TrainOptions:
         """The settings of `train` with the stage's own laid over them."""
         return TrainOptions.model_validate(merged(self.train.model_dump(mode="json"), stage.train.as_written()))
 
     def reference_weights(self) -> list[tuple[str, float]]:
-        """Each reference model with its share; the shares add up to 1."""
-        equal = 1.0 / len(self.references)
-        return [(ref.model, equal if ref.weight is None else ref.weight) for ref in self.references]
+        """Each reference model that is mixed into `ref_logp`, with its share; the shares add up to 1."""
+        mixed = [ref for ref in self.references if ref.name is None]
+        return [(ref.model, 1.0 / len(mixed) if ref.weight is None else ref.weight) for ref in mixed]
+
+    def named_references(self) -> dict[str, str]:
+        """The model of every reference that is a column of its own, by column."""
+        return {f"ref_logp.{ref.name}": ref.model for ref in self.references if ref.name is not None}
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as plain values, every default written out; `load_recipe` reads it back as an equal recipe."""
@@ -373,11 +446,19 @@ class Recipe(_Section):
         lists = {("stages",): self.stages, **{("runs", name): stages for name, stages in self.runs.items()}}
         for key, stages in lists.items():
             for index, stage in enumerate(stages):
-                if not self.objectives and "reward" in _card(stage.method).needs:
+                needed = {
+                    name
+                    for each in rounds_of(_card(stage.method), stage.options)
+                    for name in as_objective(each.objective).needs
+                    if name.startswith("ref_logp.")
+                }
+                lacking = sorted(needed - set(self.named_references()))
+                if lacking:
+                    name = lacking[0].removeprefix("ref_logp.")
                     yield (
                         (*key, index, "method"),
-                        f"{stage.method} needs a designer's reward, and `objectives` is empty; "
-                        "add one, such as objectives: {reading_level: {scorer: reading_level}}",
+                        f"{stage.method} needs a further reference, {lacking[0]}; "
+                        f"add one, such as references: [model, {{model: PATH, name: '{name}'}}]",
                     )
 
     def _objective_faults(self) -> Iterator[tuple[Key, str]]:
@@ -399,16 +480,25 @@ class Recipe(_Section):
                 yield ("controls", run), "a run cannot be its own control"
 
     def _reference_faults(self) -> Iterator[tuple[Key, str]]:
-        weights = [ref.weight for ref in self.references if ref.weight is not None]
-        if weights and len(weights) < len(self.references):
+        mixed = [ref for ref in self.references if ref.name is None]
+        weights = [ref.weight for ref in mixed if ref.weight is not None]
+        names = [ref.name for ref in self.references if ref.name is not None]
+        if not mixed:
+            yield ("references",), "every reference has a name; one without, such as `model`, is `ref_logp`"
+        if len(set(names)) < len(names):
+            yield ("references",), f"two references are called {max(names, key=names.count)!r}"
+        for ref in self.references:
+            if ref.name is not None and ref.weight is not None:
+                yield ("references",), f"the reference {ref.name!r} stands apart; a weight is for those that are mixed"
+        if weights and len(weights) < len(mixed):
             yield ("references",), "give every reference a weight, or none"
         elif weights and not math.isclose(sum(weights), 1.0, rel_tol=1e-6):
             yield ("references",), f"the weights must add up to 1, got {sum(weights):g}"
 
 
 def _card(key: str) -> Card:
-    import unipref.objectives
-    import unipref.rewards  # noqa: F401 (both fill the registry; they import torch)
+    import unipref.recipes.catalogue
+    import unipref.rewards  # noqa: F401 (each fills the registry)
 
     return get_method(key)
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainingArguments
 
-from unipref.core.cards import get_method
 from unipref.core.errors import ConfigError, UniprefError, nearest
 from unipref.core.io import read_jsonl, write_json, writing_folder
 from unipref.core.records import Record
 from unipref.data import DataReport, as_pairs, chosen_only, encode_records, mismatch
-from unipref.engine import Policy, load_model, load_tokenizer, value_head
-from unipref.objectives import Objective, as_objective
+from unipref.engine import Policy, extrapolate, load_model, load_tokenizer, make_head
+from unipref.objectives import Objective, as_objective, point
+from unipref.recipes.columns import add_columns
+from unipref.recipes.composition import Composition
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
 from unipref.store import ScoreStore
 from unipref.training import (
     Example,
     PreferenceTrainer,
+    autocast,
     cache_references,
     last_checkpoint,
     processes,
@@ -31,18 +33,32 @@ from unipref.training import (
 )
 from unipref.training.callbacks import MetricsFile, Progress, StopOnSignal
 
-__all__ = ["Interrupted", "build_objective", "check_trackers", "examples_of", "run_stage", "stage_done"]
+__all__ = ["Interrupted", "check_trackers", "examples_of", "prepare", "run_stage", "stage_done"]
 
 DONE = "done.json"  # written last into a stage's folder
+TRAINED = "trained"  # the model of a round before it is moved on by the loop's momentum
 
 
 class Interrupted(UniprefError):
     """The user stopped the run; what was trained is in a whole checkpoint."""
 
 
-def build_objective(stage: Stage) -> Objective:
-    """The objective that `stage` names, with its options."""
-    return as_objective(get_method(stage.method).function(**stage.options))
+def prepare(stage: Stage, records: Sequence[Record]) -> tuple[list[Record], dict[str, DataReport]]:
+    """`records` as the stage trains on them: after its operators, in the form that its objective compares."""
+    found, reports = list(records), {}
+    for i, operator in enumerate(stage.composition.operators):
+        found, reports[f"{i + 1}. {operator!r}"] = operator(found)
+    objective = as_objective(stage.composition.objective)
+    if _imitates(objective):
+        found, reports["chosen_only"] = chosen_only(found)
+    elif objective.unit_needs == "pair":
+        found, reports["as_pairs"] = as_pairs(found)
+    return found, reports
+
+
+def _imitates(objective: Objective) -> bool:
+    """Whether all that the objective does is to raise the likelihood of demonstrations."""
+    return all(isinstance(term.unit, point) and term.unit.of == "demonstrations" for term in objective.terms)
 
 
 def examples_of(
@@ -52,14 +68,21 @@ def examples_of(
     max_length: int,
     strict: bool = False,
     mismatched_seed: int | None = None,
+    tokens: Iterable[str] = (),
 ) -> tuple[list[Example], DataReport]:
     """`records` tokenised, and the account of what was cut or set aside.
 
     Args:
+        tokens: token columns that follow from texts and tokens alone (`unipref.data.TOKEN_COLUMNS`).
         mismatched_seed: attach to each record responses to other records' prompts, for KTO's reference point.
     """
     encoded, report = encode_records(records, tokenizer, max_length=max_length, strict=strict)
-    examples = [Example(e.record, e.trie) for e in encoded]
+    names = sorted(set(tokens) & {"segment", "segment_score", "diff", "fresh"})
+    if names:
+        from unipref.data import token_columns
+    examples = [
+        Example(e.record, e.trie, tokens=token_columns(e, tokenizer, names) if names else {}) for e in encoded
+    ]
     if mismatched_seed is not None:
         singles = iter(mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0))
         together = []  # a record's mismatched responses share its context, hence a trie
@@ -151,10 +174,12 @@ def run_stage(
     store: ScoreStore | None,
     resume: bool,
     show: Callable[[int, int, Mapping[str, Any]], None],
+    before: Path | None = None,
 ) -> Path:
     """Train one stage; the model that it ends with is in `folder`/model.
 
     Args:
+        before: the folder of the loop's round before this one.
         start: the model that the stage starts from, and its reference.
         show: told about progress.
 
@@ -166,27 +191,25 @@ def run_stage(
         return model_folder
     began = time.perf_counter()
     options = recipe.train_of(stage)
-    objective = build_objective(stage)
+    composition = stage.composition
+    objective = as_objective(composition.objective)
+    train, reports = prepare(stage, train)
+    validation = prepare(stage, validation)[0] if validation else []
     tokenizer = load_tokenizer(str(start), trust_remote_code=recipe.model_options.trust_remote_code)
     model = _load(recipe.model_options, start, trained=True)
     torch.manual_seed(seed)
-    heads = {name: value_head(model.config.get_text_config().hidden_size) for name in objective.heads}
+    heads = _heads(objective, model.config.get_text_config(), train)
     drops = recipe.model_options.lora is not None and recipe.model_options.lora.dropout > 0
     policy = Policy(model, heads=heads, dropout=drops, longest=recipe.data.max_length)
     if options.gradient_checkpointing:
         policy.activation_checkpointing_enable()
 
-    reports = {}
-    if stage.method == "sft":
-        (train, reports["chosen_only"]), (validation, _) = chosen_only(train), chosen_only(validation)
-    elif objective.unit_needs == "pair":
-        train, reports["as_pairs"] = as_pairs(train)
-        validation = as_pairs(validation)[0] if validation else []
     needs_mismatch = bool(objective.statistics)
     encode = {
         "max_length": recipe.data.max_length,
         "strict": recipe.data.strict,
         "mismatched_seed": seed if needs_mismatch else None,
+        "tokens": objective.token_needs,
     }
     examples, reports["encoding"] = examples_of(train, tokenizer, **encode)
     held, _ = examples_of(validation, tokenizer, **encode) if validation else ([], {})
@@ -200,6 +223,8 @@ def run_stage(
     )
     policy.to(args.device)
     _cache(recipe, objective, policy, [*examples, *held], start, store, precision, options)
+    with autocast(args.device, precision):
+        add_columns([*examples, *held], objective, policy, max_tokens=2 * options.max_tokens_per_forward)
 
     stop = StopOnSignal()
     callbacks = [MetricsFile(folder / "metrics.jsonl"), Progress(show), stop]
@@ -210,6 +235,7 @@ def run_stage(
         examples,
         held,
         max_tokens=options.max_tokens_per_forward,
+        references=_live_references(recipe, objective, start, args.device),
         by_length=options.group_by_length,
         tokenizer=tokenizer,
         callbacks=callbacks,
@@ -231,7 +257,9 @@ def run_stage(
     if held:
         trainer.evaluate()
     if trainer.is_world_process_zero():
-        _write_model(trainer.policy, tokenizer, model_folder, merge=_merges(recipe.model_options))
+        _write_model(
+            trainer.policy, tokenizer, folder, merge=_merges(recipe.model_options), composition=composition, before=before
+        )
         write_json(
             folder / DONE,
             {
@@ -247,6 +275,29 @@ def run_stage(
         )
     trainer.accelerator.wait_for_everyone()
     return model_folder
+
+
+def _heads(objective: Objective, config: Any, train: Sequence[Record]) -> dict[str, torch.nn.Module]:
+    degrees = [item.columns["degree"] for record in train for item in record.items if "degree" in item.columns]
+    return {
+        name: make_head(
+            name,
+            config.hidden_size,
+            n_layers=config.num_hidden_layers,
+            n_classes=int(max(degrees)) + 1 if degrees else None,
+        )
+        for name in objective.heads
+    }
+
+
+def _live_references(recipe: Recipe, objective: Objective, start: Path | str, device: Any) -> dict[str, Policy | None]:
+    """The reference that must be run beside the policy, where cached log-probabilities are not enough."""
+    if not objective.computed and not set(objective.heads) & objective.token_needs:
+        return {}
+    if recipe.model_options.lora is not None:
+        return {"ref_logp": None}
+    reference = Policy(_load(recipe.model_options, start, trained=False), longest=recipe.data.max_length)
+    return {"ref_logp": reference.to(device)}
 
 
 def _load(options: ModelOptions, start: Path | str, *, trained: bool) -> torch.nn.Module:
@@ -267,9 +318,17 @@ def _merges(options: ModelOptions) -> bool:
     return options.lora is not None and options.lora.merge
 
 
-def _write_model(policy: Policy, tokenizer: Any, folder: Path, *, merge: bool) -> None:
+def _write_model(
+    policy: Policy, tokenizer: Any, folder: Path, *, merge: bool, composition: Composition, before: Path | None
+) -> None:
     model = policy.model.merge_and_unload() if merge else policy.model
-    with writing_folder(folder) as temporary:
+    if composition.momentum:
+        # the next round moves on from where this one ended, not from where it was moved to
+        with writing_folder(folder / TRAINED) as temporary:
+            model.save_pretrained(temporary)
+        if before is not None:
+            extrapolate(model, before / TRAINED, composition.momentum)
+    with writing_folder(folder / "model") as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
@@ -287,14 +346,17 @@ def _cache(
     """Give every example the log-probabilities under the recipe's references.
 
     One reference is its own column; several are mixed geometrically into one, which is what several weighted log-ratios
-    add up to (law L6 of the algebra).
+    add up to (law L6 of the algebra). A reference with a name stays apart, for the methods that read it.
     """
-    if not any(name.startswith("ref_logp") for name in objective.needs):
+    if not any(name.startswith("ref_logp") for name in objective.needs | objective.token_needs):
         return
     references = recipe.reference_weights()
     keep = {"store": store, "precision": precision, "max_tokens": 2 * options.max_tokens_per_forward}
-    for i, (name, _) in enumerate(references):
-        column = "ref_logp" if len(references) == 1 else f"ref_logp.{i}"
+    columns = [
+        (f"ref_logp.{i}" if len(references) > 1 else "ref_logp", name) for i, (name, _) in enumerate(references)
+    ]
+    columns += [(column, name) for column, name in recipe.named_references().items() if column in objective.needs]
+    for column, name in columns:
         if name == "model":
             cache_references(examples, policy, name=column, adapters_off=False, **keep)
             continue

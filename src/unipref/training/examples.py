@@ -1,5 +1,6 @@
 """Examples: a record's trie with what is known of its items, and the batch an objective sees."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -8,12 +9,13 @@ import torch
 
 from unipref.core.batch import Batch, Clock
 from unipref.core.errors import ConfigError
-from unipref.core.records import Record
+from unipref.core.records import ROLES, Record
 from unipref.core.tries import Trie, TrieBatch
 
 __all__ = ["Example", "assemble", "data_batch", "split_by_tokens"]
 
 _PAIR_COLUMNS = frozenset({"preference", "margin", "chosen", "rejected"})
+_ROLE = {role: i for i, role in enumerate(ROLES)}
 
 
 @dataclass(eq=False)
@@ -26,12 +28,16 @@ class Example:
         ref_logp: reference name -> per item the (len,) float32 log-probabilities of its scored tokens. The first
             reference is named "ref_logp", further ones "ref_logp.NAME".
         mismatched: KTO's other response to this record's context, a record of its own that is only scored.
+        tokens: column -> per item the (len,) float32 numbers of its scored tokens ("diff", "segment", ...).
+        vectors: column -> (n_items, d) float32, a vector per item ("embedding").
     """
 
     record: Record
     trie: Trie
     ref_logp: dict[str, list[np.ndarray]] = field(default_factory=dict)
     mismatched: "Example | None" = None
+    tokens: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def split_by_tokens(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
@@ -61,11 +67,18 @@ def _labels(record: Record) -> list[float]:
     return labels
 
 
-def data_batch(examples: Sequence[Example], *, columns: Iterable[str] = (), clock: Clock | None = None) -> Batch:
+def data_batch(
+    examples: Sequence[Example],
+    *,
+    columns: Iterable[str] = (),
+    tokens: Iterable[str] = (),
+    clock: Clock | None = None,
+) -> Batch:
     """What the data alone says of `examples`: everything of the batch but the policy's columns.
 
     Args:
-        columns: item columns that the objective asks for ("reward", ...), float32; missing values are NaN.
+        columns: item columns that the objective asks for ("reward", "rank", "embedding", ...); missing values are NaN.
+        tokens: token columns that the objective asks for, of `Example.tokens`.
 
     Raises:
         ConfigError: a column is on no item of any example.
@@ -75,14 +88,17 @@ def data_batch(examples: Sequence[Example], *, columns: Iterable[str] = (), cloc
         "label": torch.tensor([label for e in examples for label in _labels(e.record)], dtype=torch.float32),
         "weight": torch.tensor([e.record.weight for e in examples for _ in e.record.items], dtype=torch.float32),
         "group": torch.tensor([g for g, e in enumerate(examples) for _ in e.record.items], dtype=torch.int64),
+        "role": torch.tensor([_ROLE[item.role] for e in examples for item in e.record.items], dtype=torch.int64),
     }
     for name in sorted(set(columns) - set(items) - _PAIR_COLUMNS):
-        values = [item.columns.get(name, np.nan) for e in examples for item in e.record.items]
-        items[name] = torch.tensor(values, dtype=torch.float32)
-    tokens: dict[str, torch.Tensor] = {}
+        items[name] = _item_column(examples, name)
+    token_columns: dict[str, torch.Tensor] = {}
+    for name in sorted(tokens):
+        values = [per_item for e in examples for per_item in e.tokens[name]]
+        token_columns[name] = torch.from_numpy(np.concatenate(values).astype(np.float32))
     for name in examples[0].ref_logp if examples else ():
         per_token = np.concatenate([values for e in examples for values in e.ref_logp[name]])
-        tokens[name] = torch.from_numpy(per_token)
+        token_columns[name] = torch.from_numpy(per_token)
         sums = [float(values.sum(dtype=np.float64)) for e in examples for values in e.ref_logp[name]]
         items[name] = torch.tensor(sums, dtype=torch.float32)
 
@@ -102,17 +118,41 @@ def data_batch(examples: Sequence[Example], *, columns: Iterable[str] = (), cloc
             "margin": torch.tensor(margin, dtype=torch.float32),
             "weight": torch.tensor(weight, dtype=torch.float32),
         }
-    return Batch(items=items, pairs=pairs, tokens=tokens, clock=clock or Clock())
+    return Batch(items=items, pairs=pairs, tokens=token_columns, clock=clock or Clock())
+
+
+def _item_column(examples: Sequence[Example], name: str) -> torch.Tensor:
+    """(I,) or (I, d): what is known of every item under `name`; NaN where nothing is."""
+    if any(name in e.vectors for e in examples):
+        return torch.from_numpy(np.concatenate([e.vectors[name] for e in examples]).astype(np.float32))
+    items = [item for e in examples for item in e.record.items]
+    if name == "rank":
+        ranks = [np.nan if item.rank is None else item.rank for item in items]
+        return torch.tensor(ranks, dtype=torch.float32)
+    if name == "uid":  # the same in whatever batch the item comes
+        return torch.tensor([_uid(e.record.id, i) for e in examples for i in range(len(e.record.items))])
+    return torch.tensor([item.columns.get(name, np.nan) for item in items], dtype=torch.float32)
+
+
+def _uid(record_id: str, item: int) -> int:
+    digest = hashlib.blake2b(f"{item} {record_id}".encode("utf-8", "backslashreplace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def assemble(
-    data: Batch, tries: TrieBatch, logp_T: torch.Tensor, heads: Mapping[str, torch.Tensor], **further: torch.Tensor
+    data: Batch,
+    tries: TrieBatch,
+    logp_T: torch.Tensor,
+    heads: Mapping[str, torch.Tensor],
+    tokens: Mapping[str, torch.Tensor] | None = None,
+    **further: torch.Tensor,
 ) -> Batch:
     """`data` with the policy's values: token and item log-probabilities and head outputs, on the policy's device.
 
     Args:
         logp_T: (T,) aligned with `tries.scored`.
-        heads: head name -> (I,).
+        heads: head name -> (I,) or (I, d).
+        tokens: what the engine gives per token besides, name -> (T,).
         further: live references, name -> (T,).
 
     Raises:
@@ -133,6 +173,7 @@ def assemble(
         tokens={
             **{name: value.to(device) for name, value in data.tokens.items()},
             **further,
+            **(tokens or {}),
             "logp": logp_T,
             "item": tries.scored_item,
         },

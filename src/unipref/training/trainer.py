@@ -1,7 +1,9 @@
 """The one trainer: a `transformers.Trainer` whose step's loss does not depend on how the step was cut up.
 
 One batch of the trainer is a rank's records of one optimiser step. Inside the step they are cut into forwards by a
-token budget; every term divides global sums, so micro-batches, packing and ranks change nothing but the time.
+token budget; every term divides global sums, so micro-batches, packing and ranks change nothing but the time. Where the
+rows of a step are tied by more than that (a running mean of the policy's own values, a loss of all pairs together), a
+step that takes several forwards is first scored without gradient; one forward alone needs no second one.
 """
 
 import contextlib
@@ -9,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,8 @@ from unipref.core.batch import Batch, Clock
 from unipref.core.errors import ConfigError, UniprefError
 from unipref.core.io import write_text
 from unipref.core.tries import Trie, TrieBatch, build_trie, pack
-from unipref.engine import Policy
-from unipref.objectives import Objective, as_objective
+from unipref.engine import Distribution, Policy, reference_distribution
+from unipref.objectives import Loss, Objective, as_objective
 from unipref.training.examples import Example, assemble, data_batch, split_by_tokens
 from unipref.training.metrics import MetricSums, batch_metrics
 from unipref.training.precision import autocast
@@ -32,6 +35,7 @@ __all__ = ["COMPLETE", "NonFiniteLossError", "PreferenceTrainer", "StepSampler",
 
 COMPLETE = "complete.json"  # written last into a checkpoint; a resume trusts no folder without it
 HEADS = "heads.safetensors"
+STATES = "states.json"  # what the objective keeps from step to step
 
 
 class NonFiniteLossError(UniprefError, ArithmeticError):
@@ -78,6 +82,38 @@ class StepSampler(Sampler[list[int]]):
             steps = [steps[i] for i in rng.permutation(len(steps))]
         for rows in steps:
             yield rows[self.rank :: self.world].tolist()
+
+
+def _knows(example: Example, name: str) -> bool:
+    """Whether some item of `example` has the column."""
+    if name == "uid" or name in example.vectors:
+        return True
+    items = example.record.items
+    return any(item.rank is not None for item in items) if name == "rank" else any(name in i.columns for i in items)
+
+
+def _n_responses(example: Example) -> int:
+    return sum(item.role == "response" for item in example.record.items)
+
+
+def _moved(batch: Batch, device: Any) -> Batch:
+    """`batch` on `device`, without gradient."""
+    parts = (batch.items, batch.pairs, batch.tokens, batch.statistics)
+    return Batch(*({name: v.detach().to(device) for name, v in part.items()} for part in parts), batch.clock)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pull:
+    """The gradient of a step's loss in the values of one forward."""
+
+    tokens: Mapping[str, torch.Tensor]
+    items: Mapping[str, torch.Tensor]
+
+    def surrogate(self, batch: Batch) -> torch.Tensor:
+        """0-d, with this gradient; its value means nothing."""
+        parts = [(batch.tokens[name], slope) for name, slope in self.tokens.items()]
+        parts += [(batch.items[name], slope) for name, slope in self.items.items()]
+        return sum(((value * slope).sum() for value, slope in parts), torch.zeros((), device=batch.items["len"].device))
 
 
 def _collate(examples: list[Example]) -> dict[str, list[Example]]:
@@ -131,6 +167,7 @@ class PreferenceTrainer(Trainer):
             callbacks=list(callbacks),
         )
         self.model_accepts_loss_kwargs = False
+        self._states: dict[str, torch.Tensor | None] = {state.name: None for state in self.objective.states}
         self._sums = MetricSums()
         self.started = time.perf_counter()  # what the log's seconds count from
         self._tokens = 0
@@ -155,8 +192,8 @@ class PreferenceTrainer(Trainer):
                 f"the objective needs the reference columns {', '.join(lacking)}; cache them with cache_references() "
                 "or pass them as live references"
             )
-        columns = self._columns(policy)
-        absent = [name for name in columns if all(name not in item.columns for e in train for item in e.record.items)]
+        absent = [name for name in self._columns(policy) if not any(_knows(e, name) for e in train)]
+        absent += [name for name in self._token_columns() if any(name not in e.tokens for e in train)]
         if absent:
             present = sorted({name for e in train for item in e.record.items for name in item.columns}) or ["none"]
             raise ConfigError(
@@ -164,16 +201,42 @@ class PreferenceTrainer(Trainer):
             )
         if self.objective.unit_needs == "pair" and not any(e.record.comparisons for e in train):
             raise ConfigError("the objective compares two responses, and no record holds a comparison")
+        if self.objective.unit_needs == "group" and not any(_n_responses(e) > 1 for e in train):
+            raise ConfigError("the objective compares the responses of a record, and no record holds two")
+        held = {item.role for e in train for item in e.record.items}
+        missing_roles = [role for role in self.objective.roles if role not in held]
+        if missing_roles:
+            raise ConfigError(
+                f"the objective needs a {missing_roles[0]!r} text beside the responses, and no record has one; "
+                f"give the data a column {missing_roles[0]!r}"
+            )
+        if self._reads_reference() and "ref_logp" not in self.references:
+            names = ", ".join((*self.objective.computed, *self._masks()))
+            raise ConfigError(
+                f'the objective needs a live reference for {names}; pass references={{"ref_logp": policy}}'
+            )
         if self.objective.statistics and any(e.mismatched is None for e in train):
             raise ConfigError("the objective needs mismatched responses; attach them with attach_mismatched()")
 
     def _columns(self, policy: Policy) -> list[str]:
-        known = {"logp", "len", "label", "weight", "group", "preference", "margin", *policy.heads}
+        known = {"logp", "len", "label", "weight", "group", "role", "preference", "margin", *policy.heads}
         return sorted(
             name
             for name in self.objective.needs - known
             if name != "ref_logp" and not name.startswith("ref_logp.") and name not in self._statistic_names()
         )
+
+    def _token_columns(self) -> list[str]:
+        """Token columns that the data must bring: neither a log-probability nor what the engine computes."""
+        made = {"logp", *self.objective.heads, *self.objective.computed}
+        return sorted(n for n in self.objective.token_needs - made if n != "ref_logp" and not n.startswith("ref_logp."))
+
+    def _masks(self) -> list[str]:
+        """Heads that read the reference, token by token."""
+        return [name for name in self.objective.heads if name in self.objective.token_needs]
+
+    def _reads_reference(self) -> bool:
+        return bool(self.objective.computed or self._masks())
 
     def _statistic_names(self) -> set[str]:
         return {statistic.name for statistic in self.objective.statistics}
@@ -202,31 +265,113 @@ class PreferenceTrainer(Trainer):
         clock = Clock(self.state.global_step, self.state.max_steps)
         world = self.args.world_size
         groups = split_by_tokens(inputs["examples"], self.max_tokens)
-        batches = [data_batch(group, columns=self._columns(self.policy), clock=clock) for group in groups]
-        statistics = self._statistics(groups, clock)
-        batches = [batch.with_statistics(**statistics) for batch in batches]
+        batches = self._data(groups, clock)
         denominators = self._global_denominators(batches)
         logging = (self.state.global_step + 1) % max(int(self.args.logging_steps), 1) == 0
 
         n_forwards = self._max_over_ranks(len(groups))
+        alone = n_forwards == 1 and world == 1
+        pulls: list[_Pull] | None = None
         total = torch.zeros((), device=self.args.device)
+        if not alone and (self.objective.states or self.objective.coupling == "full"):
+            seen = self._look(groups, batches, n_forwards)
+            statistics = self._renew(seen)
+            batches = [batch.with_statistics(**statistics) for batch in batches]
+            if self.objective.coupling == "full":
+                seen = [batch.with_statistics(**statistics) for batch in seen]
+                pulls, loss = self._pulls(seen, denominators)
+                total += loss.total
+                if self.is_world_process_zero():
+                    self._collect_terms(loss)
         for i in range(n_forwards):
             last = i == n_forwards - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 if i < len(groups):
                     batch = self._forward(model, groups[i], batches[i])
-                    loss = self.objective.loss(batch, denominators)
-                    value = loss.total
-                    self._collect(batch, loss, denominators, diagnose=logging)
+                    if alone and self.objective.states:
+                        batch = batch.with_statistics(**self._renew([batch]))
+                    if pulls is None:
+                        loss = self.objective.loss(batch, denominators)
+                        value = loss.total
+                        total += value.detach() * world
+                        self._collect_terms(loss)
+                    else:
+                        value = pulls[i].surrogate(batch)
+                    self._collect(batch, denominators, diagnose=logging and pulls is None)
                 else:  # another rank has more to do: take part in its communication with a gradient of zero
                     value = self._idle_forward(model)
                 if not torch.isfinite(value.detach()):
                     raise NonFiniteLossError(self._non_finite(batch))
                 self.accelerator.backward(value * world)  # data parallelism averages over ranks; a sum is meant
-                total += value.detach() * world
         self._sums.mark_step()
         self._tokens += sum(example.trie.n_nodes for example in inputs["examples"])
         return total
+
+    def _data(self, groups: Sequence[Sequence[Example]], clock: Clock) -> list[Batch]:
+        """What the data says of every forward, with the statistics that are taken over mismatched responses."""
+        statistics = self._statistics(groups, clock)
+        columns, tokens = self._columns(self.policy), self._token_columns()
+        return [
+            data_batch(group, columns=columns, tokens=tokens, clock=clock).with_statistics(**statistics)
+            for group in groups
+        ]
+
+    def _look(self, groups: Sequence[Sequence[Example]], batches: Sequence[Batch], n_forwards: int) -> list[Batch]:
+        """The batches with the policy's values, without gradient."""
+        seen = []
+        with torch.no_grad():
+            for i in range(n_forwards):
+                if i < len(groups):
+                    seen.append(self._forward(self.model_wrapped, groups[i], batches[i]))
+                else:
+                    self._idle_forward(self.model_wrapped)
+        return seen
+
+    def _renew(self, seen: Sequence[Batch]) -> dict[str, torch.Tensor]:
+        """The objective's states after this step's values, and what the loss reads of them."""
+        for state in self.objective.states:
+            sums = [state.sums(batch).cpu() for batch in seen]
+            size = torch.stack(sums).sum(0) if sums else None
+            total = self._sum_over_ranks(size if size is not None else torch.zeros(state.n_sums, dtype=torch.float64))
+            self._states[state.name] = state.renewed(self._states[state.name], total)
+        return self._state_values()
+
+    def _state_values(self) -> dict[str, torch.Tensor]:
+        return {
+            name: value.float().to(self.args.device)
+            for state in self.objective.states
+            for name, value in state.values(self._states[state.name]).items()
+        }
+
+    def _pulls(self, seen: Sequence[Batch], denominators: Mapping[str, torch.Tensor]) -> tuple[list["_Pull"], Loss]:
+        """How the loss of the whole step, over all ranks, pulls at every value of this rank's forwards."""
+        ranks = self._gather({"batches": [_moved(batch, "cpu") for batch in seen]}) if self.args.world_size > 1 else None
+        parts = list(seen) if ranks is None else [b for rank in ranks for b in rank["batches"]]
+        before = 0 if ranks is None else sum(len(rank["batches"]) for rank in ranks[: self.args.process_index])
+        whole = _moved(Batch.cat(parts), self.args.device)
+        token_names = ["logp", *self.objective.computed, *(n for n in self.objective.heads if n in whole.tokens)]
+        item_names = [name for name in self.objective.heads if name in whole.items]
+        tokens = {name: whole.tokens[name].detach().clone().requires_grad_() for name in token_names}
+        heads = {name: whole.items[name].detach().clone().requires_grad_() for name in item_names}
+        logp = torch.zeros_like(whole.items["logp"]).index_add(0, whole.tokens["item"], tokens["logp"])
+        whole = replace(whole, tokens={**whole.tokens, **tokens}, items={**whole.items, **heads, "logp": logp})
+        loss = self.objective.loss(whole, denominators)
+        if not torch.isfinite(loss.total.detach()):
+            raise NonFiniteLossError(self._non_finite(whole))
+        leaves = [*tokens.values(), *heads.values()]
+        slopes = torch.autograd.grad(loss.total, leaves, allow_unused=True)
+        found = dict(zip((*token_names, *item_names), slopes, strict=True))
+        n_tokens, n_items = [len(b.tokens["item"]) for b in parts], [len(b.items["logp"]) for b in parts]
+        pulls = []
+        for i in range(before, before + len(seen)):
+            t, n = sum(n_tokens[:i]), sum(n_items[:i])
+            pulls.append(
+                _Pull(
+                    {name: found[name][t : t + n_tokens[i]] for name in token_names if found[name] is not None},
+                    {name: found[name][n : n + n_items[i]] for name in item_names if found[name] is not None},
+                )
+            )
+        return pulls, Loss(loss.total.detach(), loss.terms)
 
     @property
     def policy(self) -> Policy:
@@ -234,13 +379,27 @@ class PreferenceTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def _want(self) -> tuple[str, ...]:
-        return ("logp", *self.objective.heads)
+        return ("logp", *self.objective.heads, *self.objective.computed)
 
     def _forward(self, model: torch.nn.Module, examples: Sequence[Example], data: Batch) -> Batch:
         tries = pack([example.trie for example in examples]).to(self.args.device)
+        said = self._distribution(tries)
         with self.compute_loss_context_manager():
-            values = model(tries, want=self._want())
-        return assemble(data, tries, values.logp, values.heads, **self._live(tries, examples))
+            values = model(tries, want=self._want(), reference=said)
+        return assemble(data, tries, values.logp, values.heads, values.tokens, **self._live(tries, examples))
+
+    def _distribution(self, tries: TrieBatch) -> Distribution | None:
+        """What the live reference says of every token of the vocabulary, where the objective asks for that."""
+        if not self._reads_reference():
+            return None
+        reference = self.references["ref_logp"]
+        with self.compute_loss_context_manager():
+            return reference_distribution(
+                self.policy if reference is None else reference,
+                tries,
+                reference=reference is None,
+                layers=bool(self._masks()),
+            )
 
     def _live(self, tries: TrieBatch, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """(T,) log-probabilities under the references that the examples do not cache."""
@@ -258,9 +417,12 @@ class PreferenceTrainer(Trainer):
 
     def _idle_forward(self, model: torch.nn.Module) -> torch.Tensor:
         trie: Trie = build_trie([([0], [0])])
+        tries = pack([trie]).to(self.args.device)
+        said = self._distribution(tries)
         with self.compute_loss_context_manager():
-            values = model(pack([trie]).to(self.args.device), want=self._want())
-        return (values.logp.sum() + sum(head.sum() for head in values.heads.values())) * 0.0
+            values = model(tries, want=self._want(), reference=said)
+        others = (*values.heads.values(), *values.tokens.values())
+        return (values.logp.sum() + sum(value.sum() for value in others)) * 0.0
 
     def _statistics(self, groups: Sequence[Sequence[Example]], clock: Clock) -> dict[str, torch.Tensor]:
         """The objective's statistics over the whole step, taken without gradient before the loss."""
@@ -315,11 +477,13 @@ class PreferenceTrainer(Trainer):
 
     # ---- metrics ----
 
-    def _collect(self, batch: Batch, loss: Any, denominators: Mapping[str, torch.Tensor], *, diagnose: bool) -> None:
+    def _collect_terms(self, loss: Loss) -> None:
+        for name, value in loss.terms.items():
+            self._sums.add_total(f"loss/{name}", value.detach())
+
+    def _collect(self, batch: Batch, denominators: Mapping[str, torch.Tensor], *, diagnose: bool) -> None:
         with torch.no_grad():
             self._sums.add(batch_metrics(self.objective, batch))
-            for name, value in loss.terms.items():
-                self._sums.add_total(f"loss/{name}", value.detach())
         if diagnose:
             for name, value in self.objective.diagnostics(batch, denominators).items():
                 self._sums.add_value(name, value, weight=len(batch.item("logp")))
@@ -341,12 +505,10 @@ class PreferenceTrainer(Trainer):
         mine = examples[self.args.process_index :: self.args.world_size]
         clock = Clock(self.state.global_step, max(self.state.max_steps, 1))
         groups = split_by_tokens(mine, self.max_tokens)
-        statistics = self._statistics(groups, clock)
-        batches = [
-            data_batch(g, columns=self._columns(self.policy), clock=clock).with_statistics(**statistics) for g in groups
-        ]
+        batches = [batch.with_statistics(**self._state_values()) for batch in self._data(groups, clock)]
         denominators = self._global_denominators(batches)
         sums = MetricSums()
+        seen = []
         was_training = self.model_wrapped.training
         self.model_wrapped.eval()
         with torch.no_grad():
@@ -356,8 +518,13 @@ class PreferenceTrainer(Trainer):
                     continue
                 batch = self._forward(self.model_wrapped, groups[i], batches[i])
                 sums.add(batch_metrics(self.objective, batch))
-                loss = self.objective.loss(batch, denominators)
-                sums.add_total("loss", loss.total)
+                if self.objective.coupling == "full":
+                    seen.append(batch)
+                else:
+                    sums.add_total("loss", self.objective.loss(batch, denominators).total)
+        if self.objective.coupling == "full":
+            _, loss = self._pulls(seen, denominators)
+            sums.add_total("loss", loss.total / self.args.world_size)  # every rank has the whole of it
         self.model_wrapped.train(was_training)
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in sums.reduce(self._gather).items()}
         self.log(metrics)
@@ -390,13 +557,19 @@ class PreferenceTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             if folder.is_dir():  # rotation may have removed it
+                states = {name: None if value is None else value.tolist() for name, value in self._states.items()}
+                write_text(folder / STATES, json.dumps(states))
                 write_text(folder / COMPLETE, json.dumps({"step": self.state.global_step}))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        self._load_weights(Path(resume_from_checkpoint))
+        else:
+            self._load_weights(Path(resume_from_checkpoint))
+        states = json.loads((Path(resume_from_checkpoint) / STATES).read_text(encoding="utf-8"))
+        self._states = {
+            name: None if value is None else torch.tensor(value, dtype=torch.float64) for name, value in states.items()
+        }
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:

@@ -1,0 +1,57 @@
+"""What a method of kind "recipe" or "loop" is made of: an objective on changed data, once or in rounds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unipref.core.cards import Card
+from unipref.core.errors import ConfigError
+from unipref.core.records import Record
+from unipref.data import DataReport
+from unipref.objectives import Objective, Term, as_objective
+
+__all__ = ["Composition", "Loop", "Operator", "rounds_of"]
+
+Operator = Callable[[Sequence[Record]], tuple[list[Record], DataReport]]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """An objective, and what is done to the data before it sees them.
+
+    Attributes:
+        operators: applied in order, to training and validation records alike.
+        momentum: after training go on by this share of the way from the model that the round before ended with
+            (before it was moved on itself) to this one's; 0 stays.
+    """
+
+    objective: Objective | Term
+    operators: tuple[Operator, ...] = ()
+    momentum: float = 0.0
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Rounds of training; each starts from the model that the one before ended with, which is its reference too.
+
+    Attributes:
+        collects: what has to be sampled or labelled between the rounds, as the method is published; "" where the data
+            at hand are enough. With data at hand the rounds can still be trained, off-policy.
+    """
+
+    rounds: tuple[Composition, ...]
+    collects: str = ""
+
+
+def rounds_of(card: Card, options: dict[str, Any]) -> tuple[Composition, ...]:
+    """What a stage with the method of `card` trains, round by round.
+
+    Raises:
+        ConfigError: the method is none that a stage can train.
+    """
+    if card.kind not in ("objective", "recipe", "loop"):
+        raise ConfigError(f"{card.key} is of kind {card.kind!r}; a stage trains an objective, a recipe or a loop")
+    built = card.build(**options)
+    if isinstance(built, Loop):
+        return built.rounds
+    return (built if isinstance(built, Composition) else Composition(as_objective(built)),)

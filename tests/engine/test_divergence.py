@@ -1,0 +1,246 @@
+"""Divergences to a live reference: by hand, against whole distributions, and what they must leave alone."""
+
+import math
+
+import pytest
+import torch
+from engine_twins import (
+    doubled,
+    gradients,
+    moved,
+    plain_log_probs,
+    plain_values,
+    relative,
+    some_tries,
+    tiny,
+    weights_like,
+)
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from unipref.core.errors import ConfigError, ShapeError
+from unipref.core.tries import build_trie, pack
+from unipref.engine import Policy, reference_distribution
+from unipref.engine import head as head_module
+from unipref.engine.head import LogitHead, divergences
+
+
+def head_of(p: list[list[float]]) -> tuple[LogitHead, Tensor]:
+    """A head and hidden states whose distributions are the rows of `p`."""
+    return LogitHead(nn.Identity()), torch.tensor(p, dtype=torch.float64).log()
+
+
+def both_ways(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
+    """Forward (q first) and reverse divergence of whole distributions."""
+    return (log_q.exp() * (log_q - log_p)).sum(1), (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+# ---- the head ----
+
+
+def test_the_forward_divergence_puts_the_reference_first() -> None:
+    policy, p = head_of([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
+    reference, q = head_of([[0.5, 0.25, 0.25]] * 2)
+    forward, reverse = divergences(policy, p, reference, q, forward=True, reverse=True)
+    # the anchor of arXiv:2410.05102 as we computed it, and the same arithmetic the other way round
+    assert forward.tolist() == pytest.approx([0.0923315, 0.2392782], abs=1e-7)
+    assert forward[0].item() == pytest.approx(0.5 * math.log(5 / 6) + 0.25 * math.log(5 / 6) + 0.25 * math.log(2.5))
+    assert reverse[0].item() == pytest.approx(0.6 * math.log(1.2) + 0.3 * math.log(1.2) + 0.1 * math.log(0.4))
+
+
+def test_the_gradient_of_the_forward_divergence_on_logits_is_policy_minus_reference() -> None:
+    policy, p = head_of([[0.6, 0.3, 0.1]])
+    reference, q = head_of([[0.5, 0.25, 0.25]])
+    p.requires_grad_()
+    forward, none = divergences(policy, p, reference, q, forward=True, reverse=False)
+    forward.sum().backward()
+    assert none is None
+    assert p.grad[0].tolist() == pytest.approx([0.1, 0.05, -0.15])
+
+
+@pytest.mark.parametrize("kinds", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.5, 1.5)])
+@pytest.mark.parametrize("rows", [1, 3, 100])  # hidden states in a slice
+def test_slices_equal_whole_distributions_in_values_and_gradients(kinds, scale, softcap, rows, monkeypatch) -> None:
+    monkeypatch.setattr(head_module, "DIVERGENCE_ROWS", rows)
+    monkeypatch.setattr(head_module, "DIVERGENCE_BYTES", 0)
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    ours, theirs = nn.Linear(5, 50).double(), nn.Linear(4, 50, bias=False).double()  # another width
+    ours.weight.data, ours.bias.data, theirs.weight.data = random(50, 5), random(50), random(50, 4)
+    hidden, reference_hidden = random(7, 5).requires_grad_(), random(7, 4).requires_grad_()
+    head = LogitHead(ours, scale=scale, softcap=softcap)
+    found = divergences(head, hidden, LogitHead(theirs), reference_hidden, forward=kinds[0], reverse=kinds[1])
+    logits = ours(hidden) * scale
+    log_p = (logits if softcap is None else softcap * torch.tanh(logits / softcap)).log_softmax(1)
+    twin = both_ways(log_p, theirs(reference_hidden).log_softmax(1).detach())
+    weight = random(2, 7)
+    pairs = [(w, x, y) for w, x, y, kind in zip(weight, found, twin, kinds, strict=True) if kind]
+    for _, x, y in pairs:
+        torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
+    leaves = [hidden, ours.weight, ours.bias]
+    grads = torch.autograd.grad(sum((w * x).sum() for w, x, _ in pairs), leaves)
+    expected = torch.autograd.grad(sum((w * y).sum() for w, _, y in pairs), leaves)
+    for x, y in zip(grads, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-13)
+
+
+def test_logits_of_ten_thousand_give_a_finite_divergence_and_gradient() -> None:
+    p = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
+    q = torch.tensor([[-1e4, 0.0, 1e4]])
+    head = LogitHead(nn.Identity())
+    forward, reverse = divergences(head, p, head, q, forward=True, reverse=True)
+    assert forward.item() == reverse.item() == 2e4
+    forward.sum().backward()
+    assert p.grad[0].tolist() == [1.0, 0.0, -1.0]
+
+
+def test_two_vocabularies_cannot_be_compared() -> None:
+    (policy, p), (reference, q) = head_of([[0.5, 0.5]]), head_of([[0.5, 0.25, 0.25]])
+    with pytest.raises(ConfigError, match=r"policy's head has 2 tokens and the reference's 3; take a reference"):
+        divergences(policy, p, reference, q, forward=True, reverse=False)
+
+
+# ---- the policy ----
+
+
+def a_policy(way: str) -> Policy:
+    model = doubled(tiny()) if way == "whole rows" else tiny()
+    return Policy(model, path="tries" if way == "tries" else "rows")
+
+
+@pytest.mark.parametrize("way", ["tries", "rows", "whole rows"])
+@pytest.mark.parametrize("reference_way", ["tries", "rows", "whole rows"])
+def test_every_way_equals_whole_distributions_of_rows_of_one(way: str, reference_way: str) -> None:
+    policy, reference = a_policy(way), a_policy(reference_way)
+    moved(reference.model)
+    tries = some_tries()
+    batch = pack(tries)
+    said = reference_distribution(reference, batch)
+    values = policy(batch, want=("kl", "reverse_kl"), reference=said)
+    log_p = plain_log_probs(policy.model, tries)
+    twin = both_ways(log_p, plain_log_probs(reference.model, tries).detach())
+    assert values.kl is values.tokens["kl"]
+    losses = [0.0, 0.0]
+    for i, name in enumerate(("kl", "reverse_kl")):
+        assert relative(values.tokens[name], twin[i]) < 1e-12
+        weight = weights_like(batch, torch.float64, seed=i)
+        losses = [losses[0] + (weight * values.tokens[name]).sum(), losses[1] + (weight * twin[i]).sum()]
+    assert relative(*(gradients(policy.model, loss) for loss in losses)) < 1e-11
+    assert all(p.grad is None for p in reference.parameters())
+
+
+def test_rows_that_go_one_by_one_have_each_their_own_distribution() -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 20}
+    model, other = tiny(rope_parameters=rope, max_position_embeddings=20), moved(tiny())
+    tries = some_tries(longest=34)
+    batch = pack(tries)
+    log_p, log_q = (plain_log_probs(m, tries).detach() for m in (model, other))
+    policy, reference = Policy(model), Policy(other)
+    here = policy(batch, want=("kl",), reference=reference_distribution(reference, batch)).kl
+    there = reference(batch, want=("kl",), reference=reference_distribution(policy, batch)).kl
+    assert relative(here, both_ways(log_p, log_q)[0]) < 1e-6  # they rotate in float32
+    assert relative(there, both_ways(log_q, log_p)[0]) < 1e-6
+
+
+@pytest.mark.parametrize("way", ["tries", "rows", "whole rows"])
+def test_a_policy_is_at_distance_zero_from_itself_and_rests_there(way: str) -> None:
+    policy = a_policy(way)
+    batch = pack(some_tries())
+    values = policy(batch, want=("kl", "reverse_kl"), reference=reference_distribution(policy, batch))
+    for found in values.tokens.values():
+        assert found.tolist() == [0.0] * len(batch.scored)
+    assert gradients(policy.model, sum(found.sum() for found in values.tokens.values())).abs().max() < 1e-13
+
+
+def test_other_items_of_the_batch_change_nothing() -> None:
+    policy, reference = Policy(tiny()), Policy(moved(tiny()))
+    tries = some_tries()
+
+    def kl(tries: list) -> Tensor:
+        batch = pack(tries)
+        return policy(batch, want=("kl",), reference=reference_distribution(reference, batch)).kl
+
+    assert relative(kl(tries), torch.cat([kl([trie]) for trie in tries])) < 1e-12
+
+
+def test_tokens_that_items_share_have_one_divergence_and_count_in_each() -> None:
+    policy, reference = Policy(tiny()), Policy(moved(tiny()))
+    once, twice = pack([build_trie([([3, 4], [5, 6])])]), pack([build_trie([([3, 4], [5, 6]), ([3, 4], [5, 6])])])
+    one, two = (
+        policy(batch, want=("kl",), reference=reference_distribution(reference, batch)).kl for batch in (once, twice)
+    )
+    assert torch.equal(two, torch.cat([one, one]))
+    assert relative(gradients(policy.model, two.sum()), 2 * gradients(policy.model, one.sum())) < 1e-14
+
+
+def test_the_reference_says_its_own_log_probabilities_and_is_left_in_its_mode() -> None:
+    reference = Policy(moved(tiny())).train()
+    tries = some_tries()
+    said = reference_distribution(reference, pack(tries))
+    assert relative(said.logp, plain_values(reference.model, tries)[0]) < 1e-12
+    assert said.layers is None
+    assert not said.logp.requires_grad
+    assert not said.hidden.requires_grad
+    assert reference.training
+
+
+# An adapter on the head, or a copy of the head that is trained, is not part of the reference.
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+    ids=["layers", "head", "trained head"],
+)
+def test_with_its_adapters_off_a_policy_is_its_own_reference(options) -> None:
+    model = get_peft_model(tiny(), LoraConfig(task_type="CAUSAL_LM", r=2, **options))
+    generator = torch.Generator().manual_seed(3)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += torch.randn(parameter.shape, generator=generator, dtype=torch.float64) / 5
+    policy = Policy(model)
+    tries = some_tries()
+    batch = pack(tries)
+    values = policy(batch, want=("kl",), reference=reference_distribution(policy, batch, reference=True))
+    twin = both_ways(plain_log_probs(model, tries), plain_log_probs(tiny(), tries).detach())[0]
+    assert relative(values.kl, twin) < 1e-11
+    weight = weights_like(batch, torch.float64)
+    grads = [gradients(model, (weight * x).sum()) for x in (values.kl, twin)]
+    assert relative(*grads) < 1e-11
+    assert policy(batch).logp.requires_grad  # the adapters are on again
+
+
+def test_in_bfloat16_autocast_the_divergence_is_near_that_of_float32_and_zero_to_itself() -> None:
+    policy, reference = Policy(tiny(dtype=torch.float32)), Policy(moved(tiny(dtype=torch.float32), by=0.3))
+    batch = pack(some_tries())
+    exact = policy(batch, want=("kl",), reference=reference_distribution(reference, batch)).kl
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        near = policy(batch, want=("kl",), reference=reference_distribution(reference, batch)).kl
+        itself = policy(batch, want=("kl",), reference=reference_distribution(policy, batch)).kl
+    near.sum().backward()
+    assert near.dtype == torch.float32
+    assert relative(near, exact) < 2**-5  # a mantissa of 8 bits, two models of two layers
+    assert itself.tolist() == [0.0] * len(batch.scored)
+    assert all(torch.isfinite(p.grad).all() for p in policy.model.parameters())
+
+
+def test_a_divergence_without_a_reference_or_with_one_of_another_batch_is_an_error() -> None:
+    policy = Policy(tiny())
+    batch, short = pack(some_tries()), pack(some_tries()[:1])
+    with pytest.raises(ConfigError, match=r"kl, reverse_kl: .* give reference_distribution"):
+        policy(batch, want=("kl", "reverse_kl"))
+    with pytest.raises(ShapeError, match="speaks of 19 scored tokens and the batch has 36; make it from the same"):
+        policy(batch, want=("kl",), reference=reference_distribution(policy, short))
+
+
+def test_a_reference_with_another_vocabulary_is_an_error() -> None:
+    policy, reference = Policy(tiny()), Policy(tiny(vocab_size=64))
+    batch = pack(some_tries())
+    with pytest.raises(ConfigError, match="policy's head has 61 tokens and the reference's 64"):
+        policy(batch, want=("kl",), reference=reference_distribution(reference, batch))
