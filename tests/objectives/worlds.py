@@ -4,6 +4,7 @@ import torch
 
 from unipref.core.batch import Batch, Clock
 from unipref.core.cards import list_methods
+from unipref.core.errors import ConfigError
 from unipref.objectives import as_objective, upo
 
 OPEN = Clock(step=1, total=1)  # every gate is open
@@ -27,9 +28,12 @@ def catalogue():
     for key, options in variants:
         name = ",".join(f"{k}={v}" for k, v in options.items())
         found.append((f"{key}({name})", as_objective(cards[key].build(**options)), cards[key]))
-    found += [
-        (f"upo({base})", upo(base=base, base_margin=0.2 if base != "sft" else 0.0), cards["upo"]) for base in BASES
-    ]
+    for base in BASES:
+        try:
+            on_it = upo(base=base, base_margin=0.2)
+        except ConfigError:  # nothing to shift, or parts of responses
+            on_it = upo(base=base)
+        found.append((f"upo({base})", on_it, cards["upo"]))
     return found
 
 
@@ -123,7 +127,7 @@ def _with_tokens(batch, names, draw):
         if name == "logp" or name.startswith("ref_logp"):
             tokens[name] = share * batch.item(name)[item]
         elif name == "segment":
-            tokens[name] = (place // 3).to(draw.dtype)
+            tokens[name] = (place // 2).to(draw.dtype)
         elif name in ("diff", "fresh"):
             tokens[name] = (draw.between(len(item), 0, 1) < 0.5).to(draw.dtype)
         else:

@@ -19,7 +19,9 @@ def thumbs():
 
 
 def recipe(method, **stage):
-    return load_recipe({"model": "m", "data": {"train": "d"}, "stages": [{"method": method, **stage}]}, validate_files=False)
+    return load_recipe(
+        {"model": "m", "data": {"train": "d"}, "stages": [{"method": method, **stage}]}, validate_files=False
+    )
 
 
 @pytest.mark.parametrize("method", ["upo", "modpo"])
@@ -30,7 +32,7 @@ def test_a_method_that_reads_a_reward_refuses_data_without_one_and_takes_data_wi
 
 
 def test_a_pairwise_method_refuses_thumbs_of_one_kind_and_names_what_to_use():
-    with pytest.raises(ConfigError, match="dpo: no pair can be made of 1 records.*such as kto"):
+    with pytest.raises(ConfigError, match=r"dpo: no pair can be made of 1 records.*such as kto"):
         check_data(recipe("dpo"), [Record("1", (Item("q", "a", label=True),))])
 
 

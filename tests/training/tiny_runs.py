@@ -6,7 +6,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from unipref.core.records import Comparison, Item, Record
 from unipref.core.tries import build_trie
-from unipref.engine import Policy, value_head
+from unipref.engine import READOUTS, Policy, make_head
+from unipref.objectives import as_objective
 from unipref.training import Example, cache_references
 
 VOCABULARY = 64
@@ -30,7 +31,11 @@ def tiny_model(seed=0, dtype=torch.float64):
 def tiny_policy(seed=0, dtype=torch.float64, heads=(), **options):
     model = tiny_model(seed, dtype)
     torch.manual_seed(seed)
-    return Policy(model, heads={name: value_head(32).to(dtype) for name in heads}, **options)
+    made = {name: make_head(name, 32, n_layers=2, n_classes=3).to(dtype) for name in heads}
+    for name, head in made.items():
+        for parameter in head.parameters() if name != "value" else ():  # heads start at 0, where much has no gradient
+            torch.nn.init.normal_(parameter, 0.5, 0.3)
+    return Policy(model, heads=made, **options)
 
 
 def pair_example(rng, i, weight=1.0):
@@ -56,4 +61,44 @@ def pair_examples(n, seed=0, weights=None):
 
 def with_references(examples, policy):
     cache_references(examples, policy)
+    return examples
+
+
+def examples_for(objective, n, seed=0):
+    """`n` random pairs with everything that `objective` reads: columns, roles, token columns, vectors, references."""
+    objective = as_objective(objective)
+    rng = np.random.default_rng(seed)
+    examples = pair_examples(n, seed)
+    known = {"len", "label", "weight", "group", "role", "uid", "rank", "embedding", "kl_baseline", *READOUTS}
+    for i, example in enumerate(examples):
+        trie, record = example.trie, example.record
+        context = trie.token[trie.path(0)[: -len(trie.scored[0])]].tolist()
+        texts = [(context, trie.token[scored].tolist()) for scored in trie.scored]
+        items = list(record.items)
+        for role in objective.roles:
+            items.append(Item("context", f"{role} {i}", role=role))
+            texts.append((context, rng.integers(3, VOCABULARY, rng.integers(2, 7)).tolist()))
+        for j, item in enumerate(items):
+            names = [x for x in sorted(objective.needs - known) if not x.startswith("ref_logp")]
+            columns = {name: float(rng.integers(0, 3) if name == "degree" else rng.random()) for name in names}
+            rank = j + 1 if item.role == "response" else None
+            items[j] = Item(item.context, item.response, rank=rank, role=item.role, columns=columns)
+        example.record = Record(record.id, tuple(items), record.comparisons, conversation=record.conversation)
+        example.trie = build_trie(texts)
+        if "embedding" in objective.needs:
+            example.vectors["embedding"] = np.repeat(rng.normal(size=(1, 4)), len(items), axis=0).astype(np.float32)
+        made = {"logp", "ref_logp", *objective.heads, *objective.computed}
+        for name in sorted(objective.token_needs - made):
+            if not name.startswith("ref_logp"):
+                integers = name in ("segment", "diff", "fresh")
+                example.tokens[name] = [
+                    (np.sort(rng.integers(0, 2, len(s))) if integers else rng.random(len(s))).astype(np.float32)
+                    for s in example.trie.scored
+                ]
+    for k, name in enumerate(sorted(x for x in objective.needs | objective.token_needs if x.startswith("ref_logp"))):
+        cache_references(examples, tiny_policy(2 + k), name=name)
+    if objective.statistics:
+        for example in examples:
+            example.mismatched.ref_logp.clear()
+        cache_references(examples, tiny_policy(2))
     return examples

@@ -8,20 +8,27 @@ import torch
 from torch import Tensor
 
 from unipref.core.batch import Batch
-from unipref.core.errors import ConfigError
+from unipref.core.errors import ConfigError, nearest
+from unipref.core.records import ROLES
 from unipref.objectives.parts import Part, wide
 
 __all__ = [
     "advantage",
+    "affine",
+    "beside",
+    "clipped",
     "column",
     "group_mean",
+    "head",
     "log1mexp",
     "log_odds",
     "log_ratio",
     "logp",
     "mean_logp",
+    "plus",
     "scaled",
     "sequence",
+    "shortfall",
     "sides",
     "value_head",
 ]
@@ -137,6 +144,18 @@ class sides(Part):
 
 
 @dataclass(frozen=True, repr=False)
+class plus(Part):
+    """The sum of two scores."""
+
+    first: Part
+    second: Part
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return self.first(batch) + self.second(batch)
+
+
+@dataclass(frozen=True, repr=False)
 class scaled(Part):
     """A score times a schedule's number at the step the run has reached."""
 
@@ -146,6 +165,89 @@ class scaled(Part):
     def __call__(self, batch: Batch) -> Tensor:
         """(I,)"""
         return self.by(batch.clock) * self.of(batch)
+
+
+@dataclass(frozen=True, repr=False)
+class affine(Part):
+    """scale * (of + plus)."""
+
+    of: Part
+    scale: float = 1.0
+    plus: float = 0.0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return self.scale * (self.of(batch) + self.plus)
+
+
+@dataclass(frozen=True, repr=False)
+class clipped(Part):
+    """A score held within `limit` of 0; beyond it there is no gradient. At the limit itself there still is."""
+
+    of: Part
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ConfigError(f"a score is clipped to -limit ... limit, and limit must be above 0: {self.limit}")
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return self.of(batch).clamp(-self.limit, self.limit)
+
+
+@dataclass(frozen=True, repr=False)
+class beside(Part):
+    """For every item, the mean of `of` over the texts of one role in its record, by no weights; 0 where it has none.
+
+    The gradient goes to those texts.
+    """
+
+    of: Part
+    role: str
+
+    def __post_init__(self) -> None:
+        if self.role not in ROLES[1:]:
+            raise ConfigError(f"beside(role={self.role!r}){nearest(self.role, ROLES[1:])}")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("group",)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles besides "response" that the data must have."""
+        return (self.role,)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)
+
+        Raises:
+            ConfigError: no text of the batch has a role.
+        """
+        if "role" not in batch.items:
+            raise ConfigError(
+                f"the objective needs a {self.role!r} text beside the responses, and the batch has none; "
+                f"give the data a column {self.role!r} (in flat fields: NAME_{self.role})"
+            )
+        group = torch.unique(batch.item("group"), return_inverse=True)[1]
+        values = self.of(batch)
+        rows = (batch.items["role"] == ROLES.index(self.role)).nonzero()[:, 0]
+        empty = values.new_zeros(len(values))
+        sums = empty.index_add(0, group[rows], values[rows])
+        counts = empty.index_add(0, group[rows], torch.ones_like(values[rows]))
+        return (sums / counts.clamp(min=1))[group]
+
+
+@dataclass(frozen=True, repr=False)
+class shortfall(Part):
+    """max(0, -of): how far a score is below 0. At 0 itself there is no gradient."""
+
+    of: Part
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return torch.relu(-self.of(batch))
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,6 +283,24 @@ class value_head(Part):
     def __call__(self, batch: Batch) -> Tensor:
         """(I,)"""
         return wide(batch.item("value"))
+
+
+@dataclass(frozen=True, repr=False)
+class head(Part):
+    """What the head `name` says of each item, such as "step_value". The gradient flows."""
+
+    name: str
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,), or (I, C) for a head of C numbers."""
+        return wide(batch.item(self.name))
+
+    def __repr__(self) -> str:
+        return f"head({self.name!r})"
 
 
 @dataclass(frozen=True, repr=False)

@@ -38,7 +38,14 @@ __all__ = [
 ]
 
 ROLES = ("preference", "anchor", "auxiliary", "state")
-HEADS = ("value", "step_value", "reward_head", "degree_head", "reward_mask", "kl_mask")  # columns that a trained head gives
+HEADS = (
+    "value",
+    "step_value",
+    "reward_head",
+    "degree_head",
+    "reward_mask",
+    "kl_mask",
+)  # columns that a trained head gives
 COMPUTED = ("kl", "reverse_kl")  # columns per token that the engine computes against a live reference
 _LABELS, _ONE, _LOGISTIC, _LINEAR, _MEAN_LOGP = labels(), one(), logistic(), linear(), mean_logp()
 
@@ -277,7 +284,7 @@ class Objective(Part):
     @property
     def roles(self) -> tuple[str, ...]:
         """Roles besides "response" that some item of the data must have."""
-        return tuple(dict.fromkeys(role for t in self.terms for p in t.walk() if isinstance(p, Unit) for role in p.roles))
+        return tuple(dict.fromkeys(role for t in self.terms for part in t.walk() for role in part.roles))
 
     @property
     def unit_needs(self) -> str:
@@ -358,7 +365,8 @@ class Objective(Part):
         """(I,) the score of the first preference term (of the first term that reads log-probs where there is none)."""
         policy = [term for term in self.terms if term.role != "state"]
         term = next((t for t in policy if t.role == "preference"), (policy or self.terms)[0])
-        return term.score(batch).detach()
+        score = term.score(batch).detach()
+        return score if score.ndim == 1 else score.sum(1)  # a score per segment adds up to that of the response
 
     def diagnostics(self, batch: Batch, denominators: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """0-d numbers that say whether the auxiliary term has any say; empty where there is none.

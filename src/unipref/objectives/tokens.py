@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from unipref.core.batch import Batch
+from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part, wide
 
-__all__ = ["token_column", "token_score"]
+__all__ = ["capped_inverse", "token_column", "token_importance", "token_mean", "token_score", "token_sum"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,6 +71,100 @@ class token_score(Part):
             values = values - others * wide(batch.token(self.reference).detach())
         total = per_item(values, batch)
         return self.scale * (total / batch.item("len").detach().to(total.dtype).clamp(min=1) if self.mean else total)
+
+
+@dataclass(frozen=True, repr=False)
+class token_sum(Part):
+    """scale * sum over a response's tokens of weight * what `of` says of each.
+
+    Attributes:
+        of: a number per token, such as the divergence to the reference.
+        weights: a number per token; None for 1.
+    """
+
+    of: Part
+    scale: float = 1.0
+    weights: Part | None = None
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        values = self.of(batch)
+        return self.scale * per_item(values if self.weights is None else self.weights(batch) * values, batch)
+
+
+@dataclass(frozen=True, repr=False)
+class capped_inverse(Part):
+    """1 + mark * min(1 / p, cap) of each token's probability p, without gradient: rare tokens that are marked weigh more.
+
+    Since 1 / p is at least 1, any cap up to 1 gives marked tokens the constant 1 + cap.
+
+    Attributes:
+        cap: largest inverse probability.
+        of: whose probability, "logp" the policy's or a reference's column.
+        mark: which tokens, a number per token.
+    """
+
+    cap: float
+    of: str = "logp"
+    mark: Part = token_column("diff")
+
+    def __post_init__(self) -> None:
+        if self.cap < 0:
+            raise ConfigError(f"cap must not be negative: {self.cap} would turn tokens' weights around")
+
+    @property
+    def token_reads(self) -> tuple[str, ...]:
+        return (self.of,)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(T,)"""
+        logp = wide(batch.token(self.of).detach())
+        # a log-probability below -88 has an inverse past float32; the cap holds it anyway
+        return 1 + self.mark(batch) * torch.exp(-logp.clamp(min=-60)).clamp(max=self.cap)
+
+
+@dataclass(frozen=True, repr=False)
+class token_mean(Part):
+    """scale * sum of weight * (logp - ref_logp) / sum of weight over a response's tokens; 0 where no token has weight.
+
+    No gradient reaches the reference or the denominator.
+    """
+
+    weights: Part
+    scale: float = 1.0
+    reference: str = "ref_logp"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        total = token_score(self.scale, self.weights, self.reference)(batch)
+        size = per_item(self.weights(batch).detach(), batch)
+        return torch.where(size > 0, total / torch.where(size > 0, size, 1.0), 0.0)
+
+    @property
+    def token_reads(self) -> tuple[str, ...]:
+        return ("logp", self.reference)
+
+
+@dataclass(frozen=True, repr=False)
+class token_importance(Part):
+    """Policy over reference of every token, held within `clip` of 1 (None lets it be); no gradient."""
+
+    clip: float | None
+
+    @property
+    def token_reads(self) -> tuple[str, ...]:
+        return ("logp", "ref_logp")
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(T,)"""
+        return clipped_ratio(wide(batch.token("logp").detach()) - wide(batch.token("ref_logp").detach()), self.clip)
+
+
+def clipped_ratio(log_ratio: Tensor, clip: float | None) -> Tensor:
+    """e^log_ratio, held in [1 - clip, 1 + clip]; without `clip` at most the largest number that stays finite."""
+    if clip is None:
+        return torch.exp(log_ratio.clamp(max=80.0))  # e^80 times a log-probability is finite in float32
+    return torch.exp(log_ratio).clamp(max(0.0, 1 - clip), 1 + clip)
 
 
 def per_item(values: Tensor, batch: Batch) -> Tensor:

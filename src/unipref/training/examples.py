@@ -102,6 +102,8 @@ def data_batch(
         sums = [float(values.sum(dtype=np.float64)) for e in examples for values in e.ref_logp[name]]
         items[name] = torch.tensor(sums, dtype=torch.float32)
 
+    if token_columns:
+        token_columns["item"] = torch.repeat_interleave(items["len"].long())
     start = np.cumsum([0, *(len(e.record.items) for e in examples)])
     rows = [
         (int(s) + c.winner, int(s) + c.loser, c.preference, np.nan if c.margin is None else c.margin, e.record.weight)

@@ -12,7 +12,7 @@ from unipref.objectives.schedules import gate
 from unipref.objectives.scores import advantage, column, group_mean, logp, mean_logp, value_head
 from unipref.objectives.targets import reach
 from unipref.objectives.terms import Objective, Term, as_objective, pointwise
-from unipref.objectives.units import pair
+from unipref.objectives.units import group, pair, point
 from unipref.objectives.weights import exp_advantage
 
 _SCORES = {"mean": mean_logp(), "sum": logp()}
@@ -142,6 +142,8 @@ def _with_margin(base: Objective, alpha: float, designer: advantage) -> Objectiv
     def shifted(term: Term) -> Term:
         if term.role != "preference":
             return term
+        if type(term.unit) not in (pair, point, group):
+            raise ConfigError(f"base_margin shifts whole responses, and the term {term.name!r} compares parts of them")
         # in a pair of one context the baseline cancels; a single response is judged by its advantage
         of = designer.reward if isinstance(term.unit, pair) else designer
         return replace(term, offset=(*term.offset, difference(of, -alpha)))
