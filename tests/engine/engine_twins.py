@@ -136,7 +136,7 @@ def plain_log_probs(model: nn.Module, tries: Sequence[Trie]) -> Tensor:
     found = []
     for trie in tries:
         for item in range(trie.n_items):
-            logits = model(plain_tokens(trie, item)[None], use_cache=False).logits[0]
+            logits = plain_output(model, trie, item).logits[0]
             log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             found.append(log_p[-len(trie.scored[item]) - 1 : -1])
     return torch.cat(found)
@@ -144,13 +144,16 @@ def plain_log_probs(model: nn.Module, tries: Sequence[Trie]) -> Tensor:
 
 def plain_states(model: nn.Module, trie: Trie, item: int) -> Tensor:
     """(1 + K, L, H) embeddings and outputs of every block for one item alone."""
-    out = model(plain_tokens(trie, item)[None], use_cache=False, output_hidden_states=True)
-    return torch.cat(out.hidden_states)
+    return torch.cat(plain_output(model, trie, item, output_hidden_states=True).hidden_states)
 
 
-def plain_tokens(trie: Trie, item: int) -> Tensor:
-    """(L,) int64 tokens of one item."""
-    return torch.tensor(trie.token[trie.path(item)].astype(np.int64))
+def plain_output(model: nn.Module, trie: Trie, item: int, **options: Any) -> Any:
+    """What the model gives for one item alone, as if no other had been before it."""
+    for module in model.modules():
+        if hasattr(module, "max_seq_len_cached"):  # a longer row's frequencies, where they depend on the length
+            module.max_seq_len_cached = 0
+    tokens = torch.tensor(trie.token[trie.path(item)].astype(np.int64))
+    return model(tokens[None], use_cache=False, **options)
 
 
 def gradients(model: nn.Module, value: Tensor) -> Tensor:

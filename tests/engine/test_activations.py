@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from engine_twins import doubled, moved, plain_tokens, some_tries, tiny
+from engine_twins import doubled, moved, plain_output, some_tries, tiny
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ def plain_activation_mask(model: nn.Module, kind: str, trie: Trie, item: int) ->
 
             handles.append(model.get_submodule(part.format(layer)).register_forward_hook(keep))
     with torch.no_grad():
-        model(plain_tokens(trie, item)[None], use_cache=False)
+        plain_output(model, trie, item)
     for handle in handles:
         handle.remove()
     n = len(trie.scored[item])

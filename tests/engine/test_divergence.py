@@ -41,7 +41,7 @@ def both_ways(log_p: Tensor, log_q: Tensor) -> tuple[Tensor, Tensor]:
 def test_the_forward_divergence_puts_the_reference_first() -> None:
     policy, p = head_of([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
     reference, q = head_of([[0.5, 0.25, 0.25]] * 2)
-    forward, reverse = divergences(policy, p, reference, q, forward=True, reverse=True)
+    forward, reverse = divergences(policy, p, reference, q)
     # the anchor of arXiv:2410.05102 as we computed it, and the same arithmetic the other way round
     assert forward.tolist() == pytest.approx([0.0923315, 0.2392782], abs=1e-7)
     assert forward[0].item() == pytest.approx(0.5 * math.log(5 / 6) + 0.25 * math.log(5 / 6) + 0.25 * math.log(2.5))
@@ -52,56 +52,71 @@ def test_the_gradient_of_the_forward_divergence_on_logits_is_policy_minus_refere
     policy, p = head_of([[0.6, 0.3, 0.1]])
     reference, q = head_of([[0.5, 0.25, 0.25]])
     p.requires_grad_()
-    forward, none = divergences(policy, p, reference, q, forward=True, reverse=False)
-    forward.sum().backward()
-    assert none is None
+    divergences(policy, p, reference, q)[0].sum().backward()
     assert p.grad[0].tolist() == pytest.approx([0.1, 0.05, -0.15])
 
 
-@pytest.mark.parametrize("kinds", [(True, False), (False, True), (True, True)])
+class Wrapped(nn.Linear):
+    """Stands for an adapter on the head: no plain linear layer, so it is called on slices of the hidden states."""
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, Wrapped], ids=["tiles", "slices"])
+@pytest.mark.parametrize("wanted", [(1, 0), (0, 1), (1, 1)], ids=["forward", "reverse", "both"])
 @pytest.mark.parametrize(("scale", "softcap"), [(1.0, None), (0.5, 1.5)])
-@pytest.mark.parametrize("rows", [1, 3, 100])  # hidden states in a slice
-def test_slices_equal_whole_distributions_in_values_and_gradients(kinds, scale, softcap, rows, monkeypatch) -> None:
-    monkeypatch.setattr(head_module, "DIVERGENCE_ROWS", rows)
-    monkeypatch.setattr(head_module, "DIVERGENCE_BYTES", 0)
+@pytest.mark.parametrize("trains", ["head and model", "head", "model"])
+def test_pieces_equal_whole_distributions_in_values_and_gradients(
+    layer, wanted, scale, softcap, trains, monkeypatch
+) -> None:
+    monkeypatch.setattr(head_module, "TILE_BYTES", 0)  # tiles of 256 ids, the last one cut, or slices of one state
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    ours, theirs = nn.Linear(5, 50).double(), nn.Linear(4, 50, bias=False).double()  # another width
-    ours.weight.data, ours.bias.data, theirs.weight.data = random(50, 5), random(50), random(50, 4)
-    hidden, reference_hidden = random(7, 5).requires_grad_(), random(7, 4).requires_grad_()
-    head = LogitHead(ours, scale=scale, softcap=softcap)
-    found = divergences(head, hidden, LogitHead(theirs), reference_hidden, forward=kinds[0], reverse=kinds[1])
+    ours, theirs = layer(5, 600).double(), layer(4, 600, bias=False).double()  # another width
+    ours.weight.data, ours.bias.data, theirs.weight.data = random(600, 5), random(600), random(600, 4)
+    ours.requires_grad_("head" in trains)
+    hidden, reference_hidden = random(7, 5).requires_grad_("model" in trains), random(7, 4).requires_grad_()
+    reference = LogitHead(theirs, softcap=3.0)
+    found = divergences(LogitHead(ours, scale=scale, softcap=softcap), hidden, reference, reference_hidden)
     logits = ours(hidden) * scale
     log_p = (logits if softcap is None else softcap * torch.tanh(logits / softcap)).log_softmax(1)
-    twin = both_ways(log_p, theirs(reference_hidden).log_softmax(1).detach())
-    weight = random(2, 7)
-    pairs = [(w, x, y) for w, x, y, kind in zip(weight, found, twin, kinds, strict=True) if kind]
-    for _, x, y in pairs:
+    twin = both_ways(log_p, (3 * torch.tanh(theirs(reference_hidden) / 3)).log_softmax(1).detach())
+    weight = random(2, 7) * torch.tensor(wanted)[:, None]
+    for x, y in zip(found, twin, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=0)
-    leaves = [hidden, ours.weight, ours.bias]
-    grads = torch.autograd.grad(sum((w * x).sum() for w, x, _ in pairs), leaves)
-    expected = torch.autograd.grad(sum((w * y).sum() for w, _, y in pairs), leaves)
+    leaves = [x for x in (hidden, ours.weight, ours.bias) if x.requires_grad]
+    everything = [*leaves, theirs.weight, reference_hidden]
+    *grads, none, nor = torch.autograd.grad((weight * torch.stack(found)).sum(), everything, allow_unused=True)
+    assert none is nor is None  # nothing goes to the reference
+    expected = torch.autograd.grad((weight * torch.stack(twin)).sum(), leaves)
     for x, y in zip(grads, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-13)
 
 
-def test_logits_of_ten_thousand_give_a_finite_divergence_and_gradient() -> None:
-    p = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
-    q = torch.tensor([[-1e4, 0.0, 1e4]])
-    head = LogitHead(nn.Identity())
-    forward, reverse = divergences(head, p, head, q, forward=True, reverse=True)
+def test_nothing_of_vocabulary_size_waits_for_the_backward_pass() -> None:
+    heads = [LogitHead(nn.Linear(5, 1000)) for _ in range(2)]
+    hidden = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    kl, _ = divergences(heads[0], hidden, heads[1], hidden.detach())
+    own = {parameter.data_ptr() for head in heads for parameter in head.module.parameters()}
+    saved = [t for t in kl.grad_fn.saved_tensors if t.data_ptr() not in own]
+    assert max(t.numel() for t in saved) == 7 * 5
+
+
+@pytest.mark.parametrize("layer", [nn.Linear, Wrapped], ids=["tiles", "slices"])
+def test_logits_of_ten_thousand_give_a_finite_divergence_and_gradient(layer) -> None:
+    ours, theirs = layer(1, 3, bias=False), layer(1, 3, bias=False)
+    ours.weight.data, theirs.weight.data = torch.tensor([[1e4], [0.0], [-1e4]]), torch.tensor([[-1e4], [0.0], [1e4]])
+    forward, reverse = divergences(LogitHead(ours), torch.ones(1, 1), LogitHead(theirs), torch.ones(1, 1))
     assert forward.item() == reverse.item() == 2e4
     forward.sum().backward()
-    assert p.grad[0].tolist() == [1.0, 0.0, -1.0]
+    assert ours.weight.grad.flatten().tolist() == [1.0, 0.0, -1.0]
 
 
 def test_two_vocabularies_cannot_be_compared() -> None:
     (policy, p), (reference, q) = head_of([[0.5, 0.5]]), head_of([[0.5, 0.25, 0.25]])
     with pytest.raises(ConfigError, match=r"policy's head has 2 tokens and the reference's 3; take a reference"):
-        divergences(policy, p, reference, q, forward=True, reverse=False)
+        divergences(policy, p, reference, q)
 
 
 # ---- the policy ----

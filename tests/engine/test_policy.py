@@ -101,6 +101,18 @@ def test_rows_so_long_that_the_model_rescales_its_positions_are_evaluated_one_by
     assert relative(policy(pack(tries)).logp, plain_values(model, tries)[0]) < 1e-6  # they rotate in float32
 
 
+@pytest.mark.parametrize("length", [14, 20, 25])  # below, at and above the length from which positions are rescaled
+@pytest.mark.parametrize("path", ["tries", "rows"])
+def test_a_row_has_the_same_values_whatever_was_evaluated_before_it(length: int, path: str) -> None:
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 20}
+    options = {"rope_parameters": rope, "max_position_embeddings": 20}
+    policy = Policy(tiny(**options), path=path)
+    trie = build_trie([([*range(3, 3 + length - 4)], [5, 6, 7, 8])])
+    fresh = plain_values(tiny(**options), [trie])[0]
+    policy(pack(some_tries(longest=34)[:1]))  # two long rows, whose frequencies the model keeps
+    assert relative(policy(pack([trie])).logp, fresh) < 1e-6  # they rotate in float32
+
+
 # ---- what is wanted ----
 
 

@@ -134,9 +134,9 @@ def test_a_class_head_gives_logits_per_class_from_the_last_token(way: str) -> No
     model = doubled(tiny()) if way == "whole rows" else tiny()
     head = class_head(16, 3).double()
     head.module.weight.data += torch.arange(48.0).reshape(3, 16)
-    policy = Policy(model, heads={"degree": head}, path="tries" if way == "tries" else "rows")
+    policy = Policy(model, heads={"degree_head": head}, path="tries" if way == "tries" else "rows")
     tries = some_tries()
-    found = policy(pack(tries), want=("degree",)).heads["degree"]
+    found = policy(pack(tries), want=("degree_head",)).heads["degree_head"]
     last = torch.stack([plain_states(model, t, item)[-1, -1] for t in tries for item in range(t.n_items)])
     assert found.shape == (8, 3)
     assert relative(found, last @ head.module.weight.T) < 1e-12
@@ -177,15 +177,15 @@ def test_every_name_makes_a_readout_that_gives_its_column(name: str) -> None:
     batch = pack(some_tries())
     said = reference_distribution(policy, batch, layers=True)
     values = policy(batch, want=(name,), reference=said)
-    shape = {"degree": (8, 4), "reward_mask": (36,), "kl_mask": (36,)}.get(name, (8,))
+    shape = {"degree_head": (8, 4), "reward_mask": (36,), "kl_mask": (36,)}.get(name, (8,))
     assert {**values.heads, **values.tokens}[name].shape == shape
 
 
 def test_an_unknown_column_and_a_missing_size_are_errors_that_name_the_next_step() -> None:
     with pytest.raises(ConfigError, match=r"no readout gives a column 'reward_maks' \(did you mean 'reward_mask'\?\)"):
         make_head("reward_maks", 16)
-    with pytest.raises(ConfigError, match="'degree' classifies; give n_classes"):
-        make_head("degree", 16)
+    with pytest.raises(ConfigError, match="'degree_head' classifies; give n_classes"):
+        make_head("degree_head", 16)
     with pytest.raises(ConfigError, match="'kl_mask' reads every block of the reference; give n_layers"):
         make_head("kl_mask", 16)
     with pytest.raises(ConfigError, match="at least 2 classes apart, not 1"):

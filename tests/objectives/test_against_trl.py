@@ -1,42 +1,33 @@
 """The same numbers as TRL 1.16 where the two mean the same, and a difference where they do not.
 
-TRL's own loss code runs on given log-probabilities: its trainers are made without their constructors, with a model that
-returns them. Losses agree to float64, gradients in every token's log-probability too.
+TRL's own loss code runs on given log-probabilities or logits: its trainers are made without their constructors, with a
+model that returns them. The rows are in `conformance.py`, and `docs/conformance.md` shows them.
 """
 
 import os
+import re
 import types
 from collections import defaultdict
 
 import pytest
 import torch
+from conformance import BASE, MISSING, ROWS
 from torch.nn.functional import log_softmax
-from worlds import pair_fields
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # trl.experimental warns on import
 
 from trl import DPOTrainer, KTOTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
+from trl.experimental.tpo import TPOTrainer
 
+import unipref.objectives as room
 from unipref.core.batch import Batch
-from unipref.objectives import (
-    as_objective,
-    cpo,
-    dpo,
-    dpo_robust,
-    hinge,
-    ipo,
-    kto,
-    log_ratio,
-    mean_logp,
-    orpo,
-    pairwise,
-    simpo,
-    slic,
-)
+from unipref.objectives import as_objective
 
-LENGTHS = {"chosen": torch.tensor([3, 1, 5, 2]), "rejected": torch.tensor([2, 6, 5, 1])}
+LENGTHS = {"chosen": [3, 1, 5, 2], "rejected": [2, 6, 5, 1], "gold": [4, 2, 1, 6]}
+LONGEST = 6
+VOCABULARY = 11
 
 
 def bare(trainer_class, **attributes):
@@ -48,16 +39,27 @@ def bare(trainer_class, **attributes):
     trainer.aux_loss_enabled = False
     trainer.precompute_ref_logps = True
     trainer._metrics = {"eval": defaultdict(list)}
+    trainer._total_train_tokens = 0
     vars(trainer).update(attributes)
     return trainer
 
 
+def lengths_of(*sides, n=4):
+    """(R,) tokens of each response: `n` of each side, side after side."""
+    return torch.tensor([length for side in sides for length in LENGTHS[side][:n]])
+
+
 def token_log_probs(lengths, seed):
     """(R, 6) log-probabilities of response tokens after a one-token prompt, 0 behind the end, and their mask."""
-    mask = torch.arange(6) < lengths[:, None]
+    mask = torch.arange(LONGEST) < lengths[:, None]
     generator = torch.Generator().manual_seed(seed)
     values = -3 * torch.rand(mask.shape, generator=generator, dtype=torch.float64)
-    return (values * mask).requires_grad_(), mask
+    return values * mask, mask
+
+
+def after_prompt(mask):
+    """The mask with a column for the one-token prompt, which is not scored."""
+    return torch.cat([torch.zeros(len(mask), 1, dtype=mask.dtype), mask], dim=1)
 
 
 def model_of(log_probs):
@@ -74,144 +76,172 @@ def loss_and_gradient(loss, leaf):
     return loss.item(), gradient
 
 
-def trl_dpo(loss_type, beta=0.1, label_smoothing=0.0):
-    """TRL's loss and gradient in the tokens' log-probabilities, and our fields of the same four pairs."""
-    lengths = torch.cat([LENGTHS["chosen"], LENGTHS["rejected"]])
-    log_probs, mask = token_log_probs(lengths, seed=0)
-    reference = -10 * torch.rand(8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    trainer = bare(
-        DPOTrainer,
-        beta=beta,
-        loss_types=[loss_type],
-        loss_weights=[1.0],
-        label_smoothing=label_smoothing,
-        f_divergence_type="reverse_kl",
-        ld_alpha=None,
-        use_weighting=False,
-    )
-    trainer._total_train_tokens = 0
-    completion = torch.cat([torch.zeros(8, 1, dtype=torch.bool), mask], dim=1)
+def by_side(column, sides):
+    return {f"len_{side}": part for side, part in zip(sides, column.chunk(len(sides)), strict=True)}
+
+
+def dpo_rows(config, seed, n):
+    """TRL's DPO loss, the token log-probabilities it has its gradient in, our batch of the same pairs, and a mask."""
+    sides = ("chosen", "rejected")
+    lengths = lengths_of(*sides, n=n)
+    log_probs, mask = token_log_probs(lengths, seed)
+    log_probs.requires_grad_()
+    reference, _ = token_log_probs(lengths, seed + 1)
+    place = torch.arange(LONGEST).expand_as(mask)
+    shorter = torch.minimum(*lengths.chunk(2)).repeat(2)
+    alpha = config["ld_alpha"]
+    weight = torch.where(place < shorter[:, None], 1.0, 1.0 if alpha is None else alpha)
+    losses = config["loss_type"] if isinstance(config["loss_type"], list) else [config["loss_type"]]
+    further = {"loss_types": losses, "loss_weights": config["loss_weights"] or [1.0]}
+    arguments = types.SimpleNamespace(discopop_tau=config["discopop_tau"])
+    trainer = bare(DPOTrainer, **{**config, **further}, args=arguments)
+    completion = after_prompt(mask)
+    summed = (weight * reference).sum(1)
     inputs = {
-        "input_ids": torch.ones(8, 7, dtype=torch.long),
-        "attention_mask": torch.ones(8, 7),
+        "input_ids": torch.ones(2 * n, LONGEST + 1, dtype=torch.long),
+        "attention_mask": torch.ones(2 * n, LONGEST + 1),
         "completion_mask": completion.long(),
-        "ref_chosen_logps": reference[:4],
-        "ref_rejected_logps": reference[4:],
+        "ref_chosen_logps": summed[:n],
+        "ref_rejected_logps": summed[n:],
     }
     loss = trainer._compute_loss(model_of(log_probs), inputs, False)
-    logp = log_probs.sum(1)
-    fields = {"logp_chosen": logp[:4], "logp_rejected": logp[4:], "ref_logp_chosen": reference[:4]}
-    fields |= {"ref_logp_rejected": reference[4:]} | {f"len_{side}": n for side, n in LENGTHS.items()}
-    return loss_and_gradient(loss, log_probs), fields, log_probs, mask
+    fields = {"token_logp": log_probs[mask], "token_ref_logp": reference[mask], "token_mask": weight[mask]}
+    fields |= {"win_rate_chosen": torch.ones(n), "win_rate_rejected": torch.zeros(n)}
+    return loss, log_probs, Batch.from_fields(**by_side(lengths, sides), **fields), mask
 
 
-def same(ours, theirs, mask):
-    """Losses and gradients agree; TRL's mask decides which tokens have a gradient."""
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-12)
-    assert torch.allclose(ours[1] * mask, theirs[1] * mask, rtol=1e-12, atol=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("loss_type", "options", "objective"),
-    [
-        ("sigmoid", {}, dpo(beta=0.1)),
-        ("sigmoid", {"beta": 0.7}, dpo(beta=0.7)),
-        ("robust", {"label_smoothing": 0.2}, dpo_robust(beta=0.1, flip=0.2)),
-        ("ipo", {}, ipo(tau=0.1, norm="mean")),
-        ("hinge", {}, pairwise("rso", score=log_ratio(0.1), link=hinge(at=1.0))),
-        ("sigmoid_norm", {}, pairwise("ln_dpo", score=log_ratio(0.1, eta=1.0))),
-    ],
-    ids=["sigmoid", "sigmoid-0.7", "robust", "ipo-mean", "hinge-as-rso", "sigmoid-norm"],
-)
-def test_pair_losses_equal_trls(loss_type, options, objective):
-    theirs, fields, log_probs, mask = trl_dpo(loss_type, **options)
-    same(loss_and_gradient(objective(**fields), log_probs), theirs, mask)
-
-
-def test_trls_hinge_is_not_slic_and_its_ipo_is_not_the_summed_one():
-    (hinged, _), fields, _, _ = trl_dpo("hinge")
-    assert abs(slic(lam=0.0)(**fields).item() - hinged) > 0.1
-    (averaged, _), fields, _, _ = trl_dpo("ipo")
-    assert abs(ipo(norm="sum")(**fields).item() - averaged) > 0.1
-
-
-@pytest.mark.parametrize("drift", [2.0, -2.0])
-def test_kto_equals_trls_with_weights_and_on_both_sides_of_zero_drift(drift):
-    log_probs, mask = token_log_probs(LENGTHS["chosen"], seed=2)
-    generator = torch.Generator().manual_seed(3)
-    reference = -8 * torch.rand(4, generator=generator, dtype=torch.float64)
-    mismatched = -8 * torch.rand(4, generator=generator, dtype=torch.float64)
-    noise = torch.rand(4, generator=generator, dtype=torch.float64)
-    label = torch.tensor([1, 0, 0, 1])
-    trainer = bare(
-        KTOTrainer, beta=0.3, loss_type="kto", calculate_KL=True, desirable_weight=1.5, undesirable_weight=0.5
-    )
-    trainer._total_train_tokens = 0
-    trainer._compute_kl_logps = lambda model, batch: mismatched + drift + noise
+def kto_rows(config, seed, n):
+    """As `dpo_rows`, for single responses with labels; the policy has drifted up or down, by the seed."""
+    lengths = lengths_of("chosen", n=n)
+    log_probs, mask = token_log_probs(lengths, seed)
+    log_probs.requires_grad_()
+    generator = torch.Generator().manual_seed(seed + 1)
+    reference, mismatched, noise = (torch.rand(n, generator=generator, dtype=torch.float64) for _ in range(3))
+    reference, mismatched = -8 * reference, -8 * mismatched
+    away = mismatched + (2.0 if seed % 2 else -2.0) + noise
+    label = torch.tensor([1, 0, 0, 1])[:n]
+    trainer = bare(KTOTrainer, **config, calculate_KL=config["loss_type"] == "kto")
+    trainer._compute_kl_logps = lambda model, batch: away
     inputs = {
-        "input_ids": torch.ones(4, 7, dtype=torch.long),
-        "attention_mask": torch.ones(4, 7),
-        "completion_mask": torch.cat([torch.zeros(4, 1, dtype=torch.bool), mask], dim=1).long(),
+        "input_ids": torch.ones(n, LONGEST + 1, dtype=torch.long),
+        "attention_mask": torch.ones(n, LONGEST + 1),
+        "completion_mask": after_prompt(mask).long(),
         "label": label,
         "ref_logps": reference,
         "ref_KL_logps": mismatched,
     }
-    theirs = loss_and_gradient(trainer._compute_loss(model_of(log_probs), inputs, False), log_probs)
-    objective = as_objective(kto(beta=0.3, lambda_d=1.5, lambda_u=0.5))
-    (statistic,) = objective.statistics
-    away = Batch({"logp": mismatched + drift + noise, "ref_logp": mismatched})
-    baseline = statistic.value(*statistic.sums(away))
-    ours = objective(logp=log_probs.sum(1), ref_logp=reference, label=label, kl_baseline=baseline)
-    same(loss_and_gradient(ours, log_probs), theirs, mask)
+    loss = trainer._compute_loss(model_of(log_probs), inputs, False)
+    (statistic,) = as_objective(room.kto()).statistics
+    drift = statistic.value(*statistic.sums(Batch({"logp": away, "ref_logp": mismatched})))
+    fields = {"logp": log_probs.sum(1), "ref_logp": reference, "label": label, "len": lengths, statistic.name: drift}
+    return loss, log_probs, Batch.from_fields(**fields), mask
 
 
-def reference_free(trainer_class, n_chosen=4, n_rejected=3, **attributes):
-    """TRL's loss of one pair with a one-token prompt through its own forward and log-probs, and our fields.
+def responses(sides, seed, n):
+    """Token ids with a one-token prompt, lengths, and logits over them: (R, 7), (R,), (R, 7, V)."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = lengths_of(*sides, n=n)
+    shape = (len(lengths), LONGEST + 1)
+    ids = torch.randint(1, VOCABULARY, shape, generator=generator)
+    logits = torch.randn(*shape, VOCABULARY, generator=generator, dtype=torch.float64)
+    return ids, lengths, logits.requires_grad_()
 
-    One pair, since TRL averages the likelihood over the tokens of a micro-batch; a one-token prompt, since ORPO there
-    takes the likelihood over prompt and response, and a first token is never predicted.
-    """
-    generator = torch.Generator().manual_seed(4)
-    # float32, since TRL's ORPO casts to it
-    logits = torch.randn(2, 6, 11, generator=generator, dtype=torch.float32).requires_grad_()
-    ids = torch.randint(1, 11, (2, 6), generator=generator)
-    batch = {}
-    for row, (side, n) in enumerate((("chosen", n_chosen), ("rejected", n_rejected))):
-        length = 1 + n
-        batch[f"{side}_input_ids"] = ids[row : row + 1, :length]
-        batch[f"{side}_attention_mask"] = torch.ones(1, length, dtype=torch.long)
-        batch[f"{side}_labels"] = torch.cat([torch.tensor([[-100]]), ids[row : row + 1, 1:length]], dim=1)
-    longest = 1 + max(n_chosen, n_rejected)
-    trainer = bare(trainer_class, is_encoder_decoder=False, pad_token_id=0, padding_value=0, **attributes)
-    model = lambda *_, **__: types.SimpleNamespace(logits=logits[:, :longest])  # noqa: E731
-    loss, _ = trainer.get_batch_loss_metrics(model, batch, "eval")
+
+def of_logits(logits, ids, lengths, sides):
+    """Our batch of the responses `ids`, from the logits before their tokens."""
+    mask = torch.arange(LONGEST) < lengths[:, None]
     log_probs = log_softmax(logits[:, :-1], dim=-1).gather(2, ids[:, 1:, None])[..., 0]
-    fields = {"len_chosen": torch.tensor([n_chosen]), "len_rejected": torch.tensor([n_rejected])}
-    fields |= {"logp_chosen": log_probs[:1, :n_chosen].sum(1), "logp_rejected": log_probs[1:, :n_rejected].sum(1)}
-    return loss_and_gradient(loss, logits), fields, logits
+    return Batch.from_fields(**by_side(lengths, sides), token_logp=log_probs[mask])
 
 
-CPO = {"loss_type": "sigmoid", "alpha": 0.0, "label_smoothing": 0.0, "beta": 0.1, "cpo_alpha": 1.0}
+def reference_free(trainer_class):
+    """The measuring function of a trainer that makes its log-probabilities from logits of two sides."""
+
+    def rows(config, seed, n):
+        sides = ("chosen", "rejected")
+        ids, lengths, logits = responses(sides, seed, n)
+        real = torch.arange(LONGEST + 1) <= lengths[:, None]
+        labels = torch.where(real, ids, -100)
+        labels[:, 0] = -100
+        batch = {}
+        for side, rows in zip(sides, (slice(0, n), slice(n, None)), strict=True):
+            width = 1 + int(lengths[rows].max())
+            batch[f"{side}_input_ids"] = torch.where(real, ids, 0)[rows, :width]
+            batch[f"{side}_attention_mask"] = real[rows, :width].long()
+            batch[f"{side}_labels"] = labels[rows, :width]
+        trainer = bare(trainer_class, is_encoder_decoder=False, pad_token_id=0, padding_value=0, **config)
+        widest = 1 + int(lengths.max())
+        model = lambda *_, **__: types.SimpleNamespace(logits=logits[:, :widest])  # noqa: E731
+        loss, _ = trainer.get_batch_loss_metrics(model, batch, "eval")
+        return loss, logits, of_logits(logits, ids, lengths, sides), torch.tensor(True)
+
+    return rows
 
 
-@pytest.mark.parametrize(
-    ("trainer", "attributes", "objective"),
-    [
-        (CPOTrainer, CPO, cpo()),
-        (CPOTrainer, CPO | {"cpo_alpha": 0.3, "beta": 0.5}, cpo(beta=0.5, alpha=0.3)),
-        (CPOTrainer, CPO | {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0}, simpo(gamma=1.0)),
-        (ORPOTrainer, {"beta": 0.1}, orpo(lam=0.1)),
-        (ORPOTrainer, {"beta": 1.0}, orpo(lam=1.0)),
-    ],
-    ids=["cpo", "cpo-0.3", "simpo", "orpo", "orpo-1"],
-)
-def test_reference_free_losses_equal_trls(trainer, attributes, objective):
-    theirs, fields, logits = reference_free(trainer, **attributes)
-    ours = loss_and_gradient(objective(**fields), logits)
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-5)  # float32
-    assert torch.allclose(ours[1], theirs[1], rtol=1e-4, atol=1e-6)
+def tpo_rows(config, seed, n):
+    """As `dpo_rows`, for pairs with a third, gold answer."""
+    sides = ("chosen", "rejected", "gold")
+    ids, lengths, logits = responses(sides, seed, n)
+    completion = after_prompt(torch.arange(LONGEST) < lengths[:, None])
+    seen = slice(None) if config["tpo_alpha"] != 0 else slice(0, 2 * n)
+    inputs = {"input_ids": ids[seen], "completion_mask": completion[seen].long()}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    trainer = bare(TPOTrainer, **config)
+    loss = trainer._compute_loss(lambda **_: types.SimpleNamespace(logits=logits[seen]), inputs, False)
+    return loss, logits, of_logits(logits, ids, lengths, sides), torch.tensor(True)
 
 
-def test_cpo_without_anchor_and_with_means_and_a_margin_is_simpo():
-    fields = {name: value for name, value in pair_fields(5).items() if name != "kl_baseline"}
-    assert simpo(beta=2.0, gamma=0.0)(**fields) == pairwise(score=mean_logp(2.0))(**fields)
+TRAINERS = {
+    "DPO": dpo_rows,
+    "KTO": kto_rows,
+    "CPO": reference_free(CPOTrainer),
+    "ORPO": reference_free(ORPOTrainer),
+    "TPO": tpo_rows,
+}
+
+
+def measured(row):
+    """The largest absolute differences of the losses and of their gradients, over two draws."""
+    objective = as_objective(eval(row.ours, vars(room)))
+    apart = []
+    for seed in (10, 11):
+        loss, leaf, batch, mask = TRAINERS[row.trainer]({**BASE[row.trainer], **row.config}, seed, row.pairs)
+        theirs = loss_and_gradient(loss, leaf)
+        ours = loss_and_gradient(objective.loss(batch).total, leaf)
+        mask = mask if mask.ndim == 0 else mask.reshape(mask.shape + (1,) * (leaf.ndim - mask.ndim))
+        assert theirs[1].any()
+        apart.append((abs(ours[0] - theirs[0]), ((ours[1] - theirs[1]) * mask).abs().max().item()))
+    losses, gradients = zip(*apart, strict=True)
+    return max(losses), max(gradients)
+
+
+@pytest.mark.parametrize("row", [pytest.param(r, id=f"{r.trainer}-{r.name}") for r in ROWS if r.equal])
+def test_the_loss_and_its_gradient_are_trls(row):
+    loss, gradient = measured(row)
+    assert loss < row.within
+    assert gradient < row.within
+
+
+@pytest.mark.parametrize("row", [pytest.param(r, id=f"{r.trainer}-{r.name}") for r in ROWS if not r.equal])
+def test_two_losses_of_one_name_differ_where_the_table_says_so(row):
+    loss, _ = measured(row)
+    assert loss > 0.01
+
+
+@pytest.mark.parametrize("row", [pytest.param(r, id=f"{r.trainer}-{r.name}") for r in ROWS if r.pairs == 1])
+def test_what_holds_for_a_single_pair_only_does_not_hold_for_four(row):
+    loss, _ = measured(type(row)(row.trainer, row.config, row.ours))
+    assert loss > 1e-3
+
+
+@pytest.mark.parametrize("trainer", ["DPO", "CPO", "TPO"])
+def test_every_loss_type_that_trl_knows_is_in_the_table(trainer):
+    with pytest.raises(ValueError, match="Should be one of") as refused:
+        TRAINERS[trainer]({**BASE[trainer], "loss_type": "unheard of"}, 10, 4)
+    known = set(re.findall(r"'([\w-]+)'", str(refused.value).split("Should be one of")[1]))
+    shown = {BASE[trainer]["loss_type"]}
+    for row in (*ROWS, *MISSING):
+        named = row.config.get("loss_type", []) if row.trainer == trainer else []
+        shown |= {named} if isinstance(named, str) else set(named)
+    assert known
+    assert known <= shown

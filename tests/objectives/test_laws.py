@@ -1,7 +1,6 @@
 """Facts that every method of the catalogue shares; a method breaks one only with its card's word for it.
 
 L1 to L10 are the laws of an algebra of preference objectives, G1 to G7 those that every pairwise method inherits.
-L8 (a group of two is a pair) speaks of a unit that no method uses yet.
 """
 
 import math
@@ -26,21 +25,29 @@ from worlds import (
 from unipref.core.batch import Batch, Clock
 from unipref.objectives import (
     advantage,
+    ampo,
     as_objective,
     column,
     dpo,
     exp_advantage,
     hinge,
+    infonca,
     ipo,
+    lipo,
     log_ratio,
     logistic,
     logp,
     margin,
     nll,
     pairwise,
+    pl_dpo,
+    rankdpo,
+    rpo,
     sequence,
+    simpo,
     slic,
     square,
+    swepo,
     upo,
 )
 
@@ -77,7 +84,7 @@ def test_L2_adding_a_function_of_the_prompt_to_both_scores_changes_nothing(objec
     shift = torch.tensor([0.3, -0.2, 1.1, 0.4, -0.7], dtype=torch.float64)
     scores = [t.score for t in objective.terms if t.role == "preference" and isinstance(t.score, sequence)]
     eta = scores[0].eta if scores else 0.0  # the shift is made in the score's own units: nats, or nats per token
-    moved = with_items(batch, logp=batch.item("logp") - torch.cat([shift, shift]).abs() * batch.item("len") ** eta)
+    moved = with_items(batch, logp=batch.item("logp") - shift[batch.item("group")].abs() * batch.item("len") ** eta)
     check("L2", card, close(objective.loss(moved).total, objective.loss(batch).total))
 
 
@@ -135,6 +142,32 @@ def test_L7_moving_the_value_by_k_is_a_coefficient_of_e_to_minus_lambda_k():
     assert close(upo(base="dpo").loss(both).total, upo(base="dpo").loss(batch).total)
 
 
+def distances(unit):
+    return [rpo(beta=0.3, eta=2.0, distance=distance, unit=unit) for distance in ("bwd", "fwd", "sq")]
+
+
+@pytest.mark.parametrize(
+    ("of_two", "of_a_pair"),
+    [
+        (infonca(beta=0.3, target="labels"), dpo(beta=0.3)),
+        (pl_dpo(beta=0.3), dpo(beta=0.3)),
+        (pl_dpo(beta=0.3, top=1), dpo(beta=0.3)),
+        (lipo(beta=0.3, loss="pair_logistic"), dpo(beta=0.3)),
+        (lipo(beta=0.3, loss="list_mle"), dpo(beta=0.3)),
+        (rankdpo(beta=0.3, discount=False), dpo(beta=0.3)),
+        (swepo(beta=0.3, alpha=0.0), dpo(beta=0.3)),
+        (ampo(beta=2.0, alpha=0.0), simpo(beta=2.0, gamma=0.0)),
+        *zip(distances("group"), distances("pair"), strict=True),
+    ],
+)
+def test_L8_a_group_of_two_is_a_pair(of_two, of_a_pair):
+    reward = torch.linspace(0, 1, 5, dtype=torch.float64)
+    batch = batch_for(of_two + of_a_pair, 8, reward_chosen=reward + 0.3, reward_rejected=reward)
+    (there, (slope,)), (here, (pull,)) = (gradients(as_objective(x), batch) for x in (of_two, of_a_pair))
+    assert close(there, here)
+    assert close(slope, pull)
+
+
 @pytest.mark.parametrize(("objective", "card"), ALL)
 def test_L9_weights_and_data_carry_no_gradient_and_the_value_head_only_that_of_its_own_term(objective, card):
     batch = batch_for(objective, 9)
@@ -143,7 +176,7 @@ def test_L9_weights_and_data_carry_no_gradient_and_the_value_head_only_that_of_i
     assert all(not slope.any() for slope in found[:-1])
     own = [0.0 * as_objective(nll())] + [term for term in objective.terms if term.role == "state"]
     _, (expected,) = gradients(as_objective(sum(own[1:], own[0])), batch, ("value",))
-    assert close(found[-1], expected)
+    check("L9", card, close(found[-1], expected))
     states = [as_objective(term) for term in objective.terms if term.role == "state"]
     assert all(not gradients(state, batch)[1][0].any() for state in states)
 
@@ -260,9 +293,10 @@ def test_G7_no_gradient_reaches_a_live_reference(objective, card):
     batch = batch_for(objective, 19)
     reference = batch.item("ref_logp").clone().requires_grad_()
     logp = batch.item("logp").clone().requires_grad_()
-    objective.loss(with_items(batch, ref_logp=reference, logp=logp)).total.backward()
+    heads = {name: batch.items[name].clone().requires_grad_() for name in objective.heads if name in batch.items}
+    objective.loss(with_items(batch, ref_logp=reference, logp=logp, **heads)).total.backward()
     assert reference.grad is None
-    assert logp.grad is not None
+    assert any(leaf.grad is not None for leaf in (logp, *heads.values()))
 
 
 @pytest.mark.parametrize(("objective", "card"), ALL)

@@ -24,7 +24,7 @@ def trainer_of(objective, arguments, examples, max_tokens, policy=None):
     trainer = PreferenceTrainer(
         policy, objective, arguments(batch), examples, max_tokens=max_tokens, references=references
     )
-    trainer.create_optimizer()
+    trainer.create_optimizer_and_scheduler(10)
     trainer.model_wrapped = policy
     trainer.state.max_steps, trainer.state.global_step = 10, 5  # gates are open
     return trainer, policy

@@ -18,8 +18,6 @@ __all__ = ["LogitHead", "divergences", "token_logp"]
 
 KEEP_BYTES = 256 * 2**20  # logits kept for the backward pass up to this size (3 matrix products); above, recomputed (4)
 TILE_BYTES = 8 * 2**20  # one tile of float32 logits, measured fastest of 1 to 32 MiB on two cores
-DIVERGENCE_BYTES = 8 * 2**20  # float32 logits of one of two models in a slice, measured fastest of 1 to 64 MiB there
-DIVERGENCE_ROWS = 128  # a slice has so many hidden states at least, or a large vocabulary is read too often
 
 
 def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -130,9 +128,7 @@ class _TokenLogp(torch.autograd.Function):
         if grad_entropy is not None:
             surprise = target - log_total[row] + entropies[row]
             at_target -= grad_entropy[row] * torch.exp(target - log_total[row]) * surprise
-        grad_hidden = torch.zeros_like(hidden, dtype=log_total.dtype) if ctx.needs_input_grad[0] else None
-        grad_weight = torch.empty_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.empty_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
         for i, low in enumerate(range(0, len(weight), ctx.width)):
             high, here = low + ctx.width, slice(ctx.bounds[i], ctx.bounds[i + 1])
             if ctx.n_tiles:
@@ -150,21 +146,110 @@ class _TokenLogp(torch.autograd.Function):
                     grad = log_p.exp_().mul_(-grad_row[:, None])
             # Written, not added: 1 - p of a confident token would cancel in half precision.
             grad[row[here], token[here] - low] = at_target[here].to(grad.dtype)
-            if not isinstance(slope, float) or slope != 1.0:
-                grad.mul_(slope)
-            if grad_bias is not None:
-                grad_bias[low:high] = grad.sum(0)
-            grad = grad.to(hidden.dtype)
-            if grad_hidden is not None:
-                _add_product(grad_hidden, grad, weight[low:high].to(hidden.dtype))
-            if grad_weight is not None:
-                part = grad_weight[low:high]
-                if part.dtype == grad.dtype:
-                    torch.mm(grad.T, hidden, out=part)
-                else:
-                    part.copy_(grad.T @ hidden)
-        grad_hidden = grad_hidden.to(hidden.dtype) if grad_hidden is not None else None
-        return grad_hidden, grad_weight, grad_bias, *nothing
+            gradients.add(low, grad, slope)
+        return *gradients.found(), *nothing
+
+
+class _Divergences(torch.autograd.Function):
+    """Tiles of the vocabulary, as in `_TokenLogp`, of two models: once for the sums, once for the gradients.
+
+    With logits l and m of policy and reference, and L and M their log-sums of exponentials, the forward divergence is
+    E_q[m - l] + L - M and its gradient on l is p - q; the reverse one is E_p[l - m] + M - L with the gradient
+    p * (log p - log q - itself).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        other: tuple[Tensor, Tensor, Tensor | None],
+        width: int,
+        shapes: tuple[_Shape, _Shape],
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _accumulation_dtype(hidden.dtype)
+        ours, theirs = (_Sums(hidden, dtype) for _ in range(2))
+        for low in range(0, len(weight), width):
+            logits = shapes[0].apply_(_raw_logits(hidden, weight, bias, low, low + width).to(dtype))
+            reference = shapes[1].apply_(_raw_logits(*other, low, low + width).to(dtype))
+            difference = reference - logits
+            theirs.add(reference, difference)
+            ours.add(logits, difference.neg_())
+        log_total, log_total_other = ours.log_total(), theirs.log_total()
+        forward = theirs.mean() + (log_total - log_total_other)
+        reverse = ours.mean() + (log_total_other - log_total)
+        ctx.width, ctx.shapes = width, shapes
+        ctx.save_for_backward(hidden, weight, bias, *other, log_total, log_total_other, reverse)
+        return forward, reverse
+
+    @staticmethod
+    def backward(ctx: Any, grad_forward: Tensor, grad_reverse: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, *other, log_total, log_total_other, reverse = ctx.saved_tensors
+        gradients = _Gradients(ctx.needs_input_grad, hidden, weight, bias)
+        for low in range(0, len(weight), ctx.width):
+            high = low + ctx.width
+            logits = ctx.shapes[0].apply_(_raw_logits(hidden, weight, bias, low, high).to(log_total.dtype))
+            log_q = ctx.shapes[1].apply_(_raw_logits(*other, low, high).to(log_total.dtype))
+            slope = ctx.shapes[0].slope(logits)
+            log_p, log_q = logits.sub_(log_total[:, None]), log_q.sub_(log_total_other[:, None])
+            surplus = (log_p - log_q).sub_(reverse[:, None]).mul_(grad_reverse[:, None])
+            p, q = log_p.exp_(), log_q.exp_()
+            gradients.add(low, surplus.mul_(p).add_(p.sub_(q).mul_(grad_forward[:, None])), slope)
+        return *gradients.found(), None, None, None
+
+
+class _Sums:
+    """Per hidden state, tile by tile: the sum of exponentials of logits, and the mean of something under them."""
+
+    def __init__(self, hidden: Tensor, dtype: torch.dtype) -> None:
+        self.top = hidden.new_full((len(hidden),), -math.inf, dtype=dtype)
+        self.total, self.weighted = (hidden.new_zeros(len(hidden), dtype=dtype) for _ in range(2))
+
+    def add(self, logits: Tensor, values: Tensor) -> None:
+        """Take a tile in; `logits` are used up."""
+        top = torch.maximum(self.top, logits.amax(1))
+        decay = torch.exp(self.top - top)
+        mass = logits.sub_(top[:, None]).exp_()
+        self.top, self.total = top, self.total * decay + mass.sum(1)
+        self.weighted = self.weighted * decay + mass.mul_(values).sum(1)
+
+    def log_total(self) -> Tensor:
+        return self.top + self.total.log()
+
+    def mean(self) -> Tensor:
+        return self.weighted / self.total
+
+
+class _Gradients:
+    """Gradients of hidden states, weight and bias, where they are needed, from those of the logits, tile by tile."""
+
+    def __init__(self, needed: tuple[bool, ...], hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        dtype = _accumulation_dtype(hidden.dtype)
+        self._hidden, self._weight = hidden, weight
+        self.hidden = torch.zeros_like(hidden, dtype=dtype) if needed[0] else None
+        self.weight = torch.empty_like(weight) if needed[1] else None
+        self.bias = torch.empty_like(bias) if bias is not None and needed[2] else None
+
+    def add(self, low: int, grad: Tensor, slope: Tensor | float) -> None:
+        """Take in the tile that begins at `low`: `grad` on shaped logits, used up, times their `slope`."""
+        high = low + grad.shape[1]
+        if not isinstance(slope, float) or slope != 1.0:
+            grad.mul_(slope)
+        if self.bias is not None:
+            self.bias[low:high] = grad.sum(0)
+        grad = grad.to(self._hidden.dtype)
+        if self.hidden is not None:
+            _add_product(self.hidden, grad, self._weight[low:high].to(self._hidden.dtype))
+        if self.weight is not None:
+            part = self.weight[low:high]
+            if part.dtype == grad.dtype:
+                torch.mm(grad.T, self._hidden, out=part)
+            else:
+                part.copy_(grad.T @ self._hidden)
+
+    def found(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        return self.hidden.to(self._hidden.dtype) if self.hidden is not None else None, self.weight, self.bias
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -213,7 +298,7 @@ def token_logp(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    width = min(len(weight), max(256, TILE_BYTES // (4 * max(len(hidden), 1))))
+    width = _tile_width(len(weight), len(hidden))
     order = torch.argsort(token)
     edges = torch.arange(0, len(weight) + width, width, device=token.device)
     bounds = torch.searchsorted(token[order], edges).tolist()
@@ -297,19 +382,19 @@ class LogitHead:
 
 
 def divergences(
-    head: LogitHead, hidden: Tensor, reference: LogitHead, reference_hidden: Tensor, *, forward: bool, reverse: bool
-) -> tuple[Tensor | None, Tensor | None]:
+    head: LogitHead, hidden: Tensor, reference: LogitHead, reference_hidden: Tensor
+) -> tuple[Tensor, Tensor]:
     """Divergences between a head's distribution and a reference's, hidden state by hidden state, over all of V.
 
     With p = softmax of `head`, q that of `reference`: *forward* is sum_v q (log q - log p), the reference first, and
-    *reverse* sum_v p (log p - log q). Both heads' logits exist for a slice of the hidden states at a time and are
-    recomputed in the backward pass.
+    *reverse* sum_v p (log p - log q). Neither model's logits are ever whole: plain linear heads are walked in tiles of
+    the vocabulary, others called on slices of the hidden states, and both are recomputed in the backward pass.
 
     Args:
         hidden: (U, H). reference_hidden: (U, H'); the two widths may differ, the vocabularies may not.
 
     Returns:
-        (U,) each where it is asked for, else None; nats, at least 0 up to rounding. Gradients flow to `hidden` and
+        (U,) forward and (U,) reverse, nats, at least 0 up to rounding (2e-6 in float32). Gradients flow to `hidden` and
         `head`, and none to the reference.
 
     Raises:
@@ -321,21 +406,38 @@ def divergences(
             f"a divergence needs one vocabulary: the policy's head has {sizes[0]} tokens and the reference's "
             f"{sizes[1]}; take a reference of the same family, or resize its embeddings to the policy's"
         )
+    if type(head.module) is nn.Linear and type(reference.module) is nn.Linear:
+        return _tiled(head, hidden, reference, reference_hidden)
 
-    def one_slice(hidden: Tensor, reference_hidden: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def one_slice(hidden: Tensor, reference_hidden: Tensor) -> tuple[Tensor, Tensor]:
         log_p = head.log_probs(hidden)
         with torch.no_grad():
             log_q = reference.log_probs(reference_hidden)
         difference = log_q - log_p
-        return (
-            (log_q.exp() * difference).sum(1) if forward else None,
-            -(log_p.exp() * difference).sum(1) if reverse else None,
-        )
+        return (log_q.exp() * difference).sum(1), -(log_p.exp() * difference).sum(1)
 
-    size = max(DIVERGENCE_ROWS, DIVERGENCE_BYTES // (4 * sizes[0]))
+    size = max(1, TILE_BYTES // (4 * sizes[0]))
     parts = [
         checkpoint(one_slice, hidden[low : low + size], reference_hidden[low : low + size], use_reentrant=False)
         for low in range(0, len(hidden), size)
     ]
-    ahead, back = zip(*parts, strict=True)
-    return torch.cat(ahead) if forward else None, torch.cat(back) if reverse else None
+    forward, reverse = zip(*parts, strict=True)
+    return torch.cat(forward), torch.cat(reverse)
+
+
+def _tiled(head: LogitHead, hidden: Tensor, reference: LogitHead, reference_hidden: Tensor) -> tuple[Tensor, Tensor]:
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        hidden, reference_hidden = hidden.to(dtype), reference_hidden.to(dtype)
+    ours, theirs = head.module, reference.module
+    other = tuple(x if x is None else x.detach() for x in (reference_hidden, theirs.weight, theirs.bias))
+    shapes = tuple(_Shape(h.scale, h.softcap) for h in (head, reference))
+    with torch.autocast(device, enabled=False):
+        return _Divergences.apply(
+            hidden, ours.weight, ours.bias, other, _tile_width(len(ours.weight), len(hidden)), shapes
+        )
+
+
+def _tile_width(n_vocabulary: int, n_rows: int) -> int:
+    return min(n_vocabulary, max(256, TILE_BYTES // (4 * max(n_rows, 1))))

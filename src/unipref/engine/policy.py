@@ -246,6 +246,7 @@ class Policy(nn.Module):
         given = {"attention_mask": mask, "position_ids": position} if mask is not None else {}
         if layers:
             given["output_hidden_states"] = True
+        self._forget_lengths()
         out = self._decoder[0](input_ids=token, use_cache=False, **given)
         return out.hidden_states[1:] if layers else (out.last_hidden_state,)  # the first are the embeddings
 
@@ -277,15 +278,13 @@ class Policy(nn.Module):
     def _tokens(self, said: Distribution, want: tuple[str, ...], reference: Distribution | None) -> dict[str, Tensor]:
         """(T,) divergences from `reference` and token masks, by name."""
         found = {name: mask(reference.layers)[reference.row] for name, mask in self._wanted(want, TokenMask)}
-        wanted = [name in want for name in DIVERGENCES]
-        if not any(wanted):
+        if not any(name in want for name in DIVERGENCES):
             return found
         ours, theirs, row = said.hidden, reference.hidden, said.row
         if not torch.equal(row, reference.row):  # one of the two went token by token
             ours, theirs, row = ours[row], theirs[reference.row], torch.arange(len(row), device=row.device)
-        forward, reverse = wanted
-        values = divergences(said.head, ours, reference.head, theirs, forward=forward, reverse=reverse)
-        found.update((n, v.index_select(0, row)) for n, v in zip(DIVERGENCES, values, strict=True) if v is not None)
+        values = divergences(said.head, ours, reference.head, theirs)
+        found.update((n, v.index_select(0, row)) for n, v in zip(DIVERGENCES, values, strict=True) if n in want)
         return found
 
     def _whole_rows(
@@ -331,9 +330,18 @@ class Policy(nn.Module):
     def _full(self, rows: "_Rows", group: slice, *, states: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The model's own (n, L, V) logits of `group`, and (n, L, H) embeddings and outputs of every block."""
         width = int(rows.length[group].max())
+        self._forget_lengths()
         out = self.model(input_ids=rows.token[group, :width], use_cache=False, output_hidden_states=states)
         # A prompt that was learned stands before the tokens.
         return out.logits[:, -width:], tuple(x[:, -width:] for x in out.hidden_states) if states else ()
+
+    def _forget_lengths(self) -> None:
+        """Let a model that rescales its positions do so anew: it keeps the frequencies of a longer row before."""
+        if _position_threshold(self.config.get_text_config()) is None:
+            return
+        for module in self.model.modules():
+            for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
+                setattr(module, name, 0)
 
     # -- choosing the path --------------------------------------------------------------------------------------------
 

@@ -130,11 +130,11 @@ class TokenMask(nn.Module):
             )
         with torch.autocast(layers.device.type, enabled=False):
             normed = self.norm(layers.detach().to(self.weight.dtype))
-            units = torch.relu((normed * self.weight).sum(-1) + self.bias)
+            units = torch.relu(torch.einsum("mkh,kh->mk", normed, self.weight) + self.bias)
             return torch.relu(self.mixer(units)).squeeze(-1)
 
 
-READOUTS = ("value", "step_value", "reward_head", "degree", "reward_mask", "kl_mask")
+READOUTS = ("value", "step_value", "reward_head", "degree_head", "reward_mask", "kl_mask")
 
 
 def make_head(
@@ -144,7 +144,7 @@ def make_head(
 
     Args:
         n_layers: blocks of the reference whose hidden states "reward_mask" and "kl_mask" read.
-        n_classes: of "degree".
+        n_classes: of "degree_head".
 
     Raises:
         ConfigError: the name is unknown, or what its readout needs is not given.
@@ -155,9 +155,9 @@ def make_head(
         return step_value_head(hidden_size)
     if name == "reward_head":
         return reward_head(hidden_size)
-    if name == "degree":
+    if name == "degree_head":
         if n_classes is None:
-            raise ConfigError("the readout 'degree' classifies; give n_classes")
+            raise ConfigError("the readout 'degree_head' classifies; give n_classes")
         return class_head(hidden_size, n_classes)
     if name in ("reward_mask", "kl_mask"):
         if n_layers is None:

@@ -3,7 +3,9 @@
 Shapes: N rows of the term.
 """
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,18 @@ from torch import Tensor
 from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part
 
-__all__ = ["expectile", "hinge", "linear", "linex", "logistic", "saturating", "square"]
+__all__ = [
+    "brier",
+    "class_entropy",
+    "expectile",
+    "hinge",
+    "linear",
+    "linex",
+    "logistic",
+    "saturating",
+    "square",
+    "tempered",
+]
 
 
 class Link(Part):
@@ -133,3 +146,81 @@ class linex(Regression):
         far = torch.expm1(inside) - inside
         beyond = (u - inside) * torch.expm1(inside)
         return (torch.where(inside.abs() < 1e-3, near, far) + beyond) / self.lam**2
+
+
+@dataclass(frozen=True, repr=False)
+class class_entropy(Part):
+    """-log softmax(z)[k] of a row of class scores z and the class k in 0 ... C - 1 that the target names."""
+
+    def between(self, z: Tensor, target: Tensor, extra: float, weight: tuple[Tensor | float, Tensor | float]) -> Tensor:
+        """(N,) losses of (N, C) scores and (N,) classes. An offset moves all classes alike, so `extra` does not enter."""
+        return weight[0] * F.cross_entropy(z, target.long(), reduction="none")
+
+
+@dataclass(frozen=True, repr=False)
+class brier(Regression):
+    """(sigmoid(z) - p)^2: a probability that should reach another, which a target gives."""
+
+    def between(
+        self, z: Tensor, target: Tensor | float, extra: Tensor | float, weight: tuple[Tensor | float, Tensor | float]
+    ) -> Tensor:
+        return weight[0] * (torch.sigmoid(z + extra) - target) ** 2
+
+
+@dataclass(frozen=True, repr=False)
+class tempered(Link):
+    """tau * -log sigmoid(z / tau) at the row's own tau, which takes no gradient.
+
+    tau minimises tau * -log sigmoid(z / tau) - tau log 2 + rho * tau, or rho * tau^2 where `quadratic`, in [low, high].
+    It solves H(sigmoid(z / tau)) = log 2 - rho, H the entropy in nats: tau = |z| / c in closed form, and by bisection
+    where quadratic. It grows with |z|; between the bounds the loss is linear in z.
+
+    Attributes:
+        low, high: bounds of tau; `high` None for none.
+    """
+
+    rho: float = 0.1
+    low: float = 0.1
+    high: float | None = 5.0
+    quadratic: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.rho > 0:
+            raise ConfigError(f"rho must be above 0, got {self.rho}; small ones make every temperature the highest")
+        if not 0 < self.low <= (math.inf if self.high is None else self.high):
+            raise ConfigError(f"temperatures need 0 < tau_min <= tau_max, got {self.low} and {self.high}")
+
+    def __call__(self, z: Tensor) -> Tensor:
+        tau = self.temperature(z)
+        return tau * F.softplus(-z / tau)
+
+    @torch.no_grad()
+    def temperature(self, z: Tensor) -> Tensor:
+        """(N,)"""
+        size, high = z.abs(), math.inf if self.high is None else self.high
+        if not self.quadratic:
+            return (size / self.critical).clamp(self.low, high)
+        top = min(high, max(self.low, math.log(2) / (2 * self.rho)))  # the entropy is at least 0
+        below, above = torch.full_like(size, self.low), torch.full_like(size, top)
+        for _ in range(60):
+            tau = (below + above) / 2
+            rising = _entropy(size / tau) > math.log(2) - 2 * self.rho * tau
+            below, above = torch.where(rising, below, tau), torch.where(rising, tau, above)
+        return (below + above) / 2
+
+    @cached_property
+    def critical(self) -> float:
+        """c > 0 with H(sigmoid(c)) = log 2 - rho; infinite where rho is log 2 or more."""
+        below, above = 0.0, 100.0
+        if self.rho >= math.log(2):
+            return math.inf
+        for _ in range(200):
+            middle = (below + above) / 2
+            enough = float(_entropy(torch.tensor(middle, dtype=torch.float64))) <= math.log(2) - self.rho
+            below, above = (below, middle) if enough else (middle, above)
+        return above
+
+
+def _entropy(u: Tensor) -> Tensor:
+    """Entropy of sigmoid(u) in nats, for u >= 0: log(1 + e^-u) + u sigmoid(-u)."""
+    return F.softplus(-u) + u * torch.sigmoid(-u)

@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part, wide
 from unipref.objectives.scores import column
+from unipref.objectives.states import moving
 from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.units import pair, point
 
-__all__ = ["difference", "length_gap", "margin", "shift"]
+__all__ = ["centre", "difference", "length_gap", "margin", "normalised", "required_lead", "required_leads", "shift"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,3 +68,70 @@ class shift(Part):
                 f"the objective needs the statistic {self.by.name!r}; take it from `objective.statistics` over "
                 f"mismatched responses, or give {self.by.name} as a 0-dimensional field"
             ) from None
+
+
+@dataclass(frozen=True, repr=False)
+class required_lead(Part):
+    """Half of -scale * log(a - b), by which the preferred response has to lead: `of` says a of it, b of the other.
+
+    Only a response with a > b has to lead: elsewhere, and where a number is missing, nothing is asked. So the orders of
+    a pair ask for different leads; half their difference flips with the pair, half their sum does not, and a term takes
+    both (see `required_leads`). No gradient.
+
+    Attributes:
+        ratio: log(a / b), of positive numbers, in place of log(a - b).
+    """
+
+    of: Part
+    scale: float = 1.0
+    ratio: bool = False
+    flips: bool = True
+
+    def __call__(self, batch: Batch, unit: pair) -> Tensor:
+        """(P,)"""
+        value = self.of(batch).detach()
+        sides = [unit.across(value, torch.zeros_like(value), batch, swapped=swapped) for swapped in (False, True)]
+        ahead, behind = self._lead(*sides), self._lead(*sides[::-1])
+        return -self.scale / 2 * (ahead - behind if self.flips else ahead + behind)
+
+    def _lead(self, preferred: Tensor, other: Tensor) -> Tensor:
+        counts = (preferred > other) & (other > 0) if self.ratio else preferred > other  # never true of NaN
+        gap = preferred / other if self.ratio else preferred - other
+        return torch.where(counts, gap, 1.0).log()
+
+
+def required_leads(of: Part, scale: float = 1.0, *, ratio: bool = False) -> tuple[required_lead, required_lead]:
+    """-scale * log(of(preferred) - of(other)), or of their ratio: the two halves of `required_lead`."""
+    return required_lead(of, float(scale), ratio, True), required_lead(of, float(scale), ratio, False)
+
+
+@dataclass(frozen=True, repr=False)
+class normalised(Part):
+    """scale * contrast of what `by` watches, in its running deviations; 0 while they are 0. No gradient.
+
+    With `centre(by, -scale)` it is the distance from the running mean.
+    """
+
+    by: moving
+    scale: float = 1.0
+
+    flips = True
+
+    def __call__(self, batch: Batch, unit: pair | point) -> Tensor:
+        """(N,)"""
+        values = unit.contrast(self.by.of(batch).detach(), batch)
+        return self.scale * values * self.by.precision(batch).to(values.dtype)
+
+
+@dataclass(frozen=True, repr=False)
+class centre(Part):
+    """scale * the running mean of what `by` watches, in its running deviations; 0 while they are 0. No gradient."""
+
+    by: moving
+    scale: float = 1.0
+
+    flips = False
+
+    def __call__(self, batch: Batch, unit: pair | point) -> Tensor:
+        """0-d"""
+        return self.scale * wide(self.by.read(batch, "mean")) * wide(self.by.precision(batch))

@@ -40,6 +40,11 @@ class Part:
         return ()
 
     @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles besides "response" that some text of the data must have for this part itself."""
+        return ()
+
+    @property
     def observed(self) -> tuple[str, ...]:
         """Columns among `reads` where NaN means that nobody measured; such rows do not count in the term."""
         return ()

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
-from unipref.objectives.parts import Part, exact
+from unipref.objectives.parts import Part, exact, wide
 from unipref.objectives.units import pair, point
 
-__all__ = ["State", "moving"]
+__all__ = ["State", "moving", "oriented", "reading"]
+
+_PAIR = pair()
+_NO_SPREAD = 1e-6  # float32 log-ratios of a policy that is its reference differ by less
 
 
 class State(Part):
@@ -57,6 +60,8 @@ class State(Part):
 class moving(State):
     """Moving mean and deviation over steps of a number's contrast, by example weight: NAME_mean and NAME_std.
 
+    Of a pair with a soft label it is the contrast's mean over both orders, by their probability.
+
     Attributes:
         of: a number per item.
         unit: over which rows it is taken.
@@ -67,7 +72,7 @@ class moving(State):
 
     name: str
     of: Part
-    unit: pair | point = pair()
+    unit: pair | point = _PAIR
     momentum: float = 0.9
     corrected: bool = True
 
@@ -81,7 +86,8 @@ class moving(State):
     def sums(self, batch: Batch) -> Tensor:
         """(4,): rows, weights, weighted values, weighted squares."""
         values, weight = exact(self.unit.contrast(self.of(batch), batch)), exact(self.unit.weight(batch))
-        return torch.stack([exact(weight > 0).sum(), weight.sum(), (weight * values).sum(), (weight * values**2).sum()])
+        first, second = (weight * oriented(values, batch, self.unit)).sum(), (weight * values**2).sum()
+        return torch.stack([exact(weight > 0).sum(), weight.sum(), first, second])
 
     def renewed(self, state: Tensor | None, sums: Tensor) -> Tensor:
         """(3,): moving mean, moving deviation (unbiased; 0 where a step has one row), share seen."""
@@ -100,3 +106,28 @@ class moving(State):
             state = torch.zeros(3, dtype=torch.float64)
         seen = state[2] if self.corrected and state[2] > 0 else torch.ones_like(state[2])
         return {f"{self.name}_mean": state[0] / seen, f"{self.name}_std": state[1] / seen}
+
+    def precision(self, batch: Batch) -> Tensor:
+        """0-d float64: 1 / NAME_std; 0 where that is rounding, as while policy and reference agree."""
+        spread = exact(self.read(batch, "std"))
+        some = spread > _NO_SPREAD
+        return torch.where(some, 1 / torch.where(some, spread, 1.0), 0.0)
+
+
+@dataclass(frozen=True, repr=False)
+class reading(Part):
+    """What a state holds, the same number for every response; no gradient."""
+
+    of: State
+    value: str = "mean"
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        logp = wide(batch.item("logp"))
+        return wide(self.of.read(batch, self.value)).to(logp.dtype).expand(len(logp))
+
+
+def oriented(values: Tensor, batch: Batch, unit: pair | point) -> Tensor:
+    """(N,) contrasts, in pairs the mean over both orders by their probability: the contrast itself of a hard label."""
+    p = unit.preferred(batch) if isinstance(unit, pair) else None
+    return values if p is None else (2 * p - 1).to(values.dtype) * values

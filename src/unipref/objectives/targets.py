@@ -1,15 +1,28 @@
 """Targets: what a contrast should be. Shapes: N rows of the term."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
-from unipref.objectives.parts import Part
-from unipref.objectives.units import pair, point
+from unipref.objectives.lists import log_softmax
+from unipref.objectives.parts import Part, wide
+from unipref.objectives.units import Lists, group, pair, point
 
-__all__ = ["denoised", "labels", "reach", "smoothed"]
+__all__ = [
+    "boltzmann",
+    "denoised",
+    "labels",
+    "log_ratio_of",
+    "logit",
+    "reach",
+    "smoothed",
+    "win_probability",
+    "win_rate",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,11 +73,95 @@ def _check(flip: float) -> None:
 
 
 @dataclass(frozen=True, repr=False)
+class logit(Part):
+    """log(p / (1 - p)) of another target's probability p, which must lie inside (0, 1): smooth a hard label first."""
+
+    of: Part
+
+    def __call__(self, batch: Batch, unit: pair | point) -> Tensor | float:
+        """(N,), or a number where every row is hard."""
+        p = self.of(batch, unit)
+        return torch.logit(p) if isinstance(p, Tensor) else math.log(p) - math.log1p(-p)
+
+
+@dataclass(frozen=True, repr=False)
 class reach(Part):
-    """An external number per response that the score should reach, without gradient."""
+    """scale * an external number per response that the score should reach, without gradient."""
+
+    of: Part
+    scale: float = 1.0
+
+    def __call__(self, batch: Batch, unit: pair | point | group) -> Tensor | Lists:
+        """(N,), of groups (G, K); 0 where nobody measured, in rows that do not count."""
+        return unit.contrast(self.scale * self.of(batch).detach(), batch).nan_to_num()
+
+
+@dataclass(frozen=True, repr=False)
+class log_ratio_of(Part):
+    """Log-probability under another model minus that under the reference, in nats, without gradient: what it rewards.
+
+    Attributes:
+        model: the other model's column, "ref_logp.NAME".
+        mean: divide by the response's tokens.
+    """
+
+    model: str
+    mean: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.model, "ref_logp", *(("len",) if self.mean else ()))
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        ratio = wide(batch.item(self.model).detach()) - wide(batch.item("ref_logp").detach())
+        return ratio / batch.item("len").detach().to(ratio.dtype).clamp(min=1) if self.mean else ratio
+
+
+@dataclass(frozen=True, repr=False)
+class boltzmann(Part):
+    """softmax(of / temperature) over the record's responses: nearly the best one alone for a small temperature."""
+
+    of: Part
+    temperature: float
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ConfigError(
+                f"temperature must be above 0, got {self.temperature}; a small one is almost the best alone"
+            )
+
+    def __call__(self, batch: Batch, unit: group) -> Lists:
+        """(G, K) shares that add up to 1."""
+        values, mask = reach(self.of, 1 / self.temperature)(batch, unit)
+        return Lists(log_softmax(values, mask).exp() * mask, mask)
+
+
+@dataclass(frozen=True, repr=False)
+class win_rate(Part):
+    """The share of the record's other responses that a response beats, ties by half; the mean over several judges."""
+
+    of: tuple[Part, ...]
+
+    def __call__(self, batch: Batch, unit: group) -> Lists:
+        """(G, K) in [0, 1]."""
+        rates = [self._rate(*unit.contrast(judge(batch).detach(), batch)) for judge in self.of]
+        return Lists(sum(values for values, _ in rates) / len(rates), rates[0][1])
+
+    @staticmethod
+    def _rate(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        here, there = values[:, :, None], values[:, None, :]
+        beaten = ((here > there).to(values.dtype) + (here == there).to(values.dtype) / 2) * mask[:, None, :]
+        # a response ties with itself, which is no comparison
+        return (beaten.sum(2) - 0.5) / (mask.sum(1, keepdim=True) - 1).clamp(min=1), mask
+
+
+@dataclass(frozen=True, repr=False)
+class win_probability(Part):
+    """sigmoid(contrast(of)): how probable another policy holds the preference, without gradient."""
 
     of: Part
 
     def __call__(self, batch: Batch, unit: pair | point) -> Tensor:
-        """(N,); 0 where nobody measured, in rows that do not count."""
-        return unit.contrast(self.of(batch).detach(), batch).nan_to_num()
+        """(N,)"""
+        return torch.sigmoid(unit.contrast(self.of(batch).detach(), batch))

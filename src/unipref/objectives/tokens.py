@@ -8,8 +8,17 @@ from torch import Tensor
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part, wide
+from unipref.objectives.randomness import uniform
 
-__all__ = ["capped_inverse", "token_column", "token_importance", "token_mean", "token_score", "token_sum"]
+__all__ = [
+    "capped_inverse",
+    "random_subset",
+    "token_column",
+    "token_importance",
+    "token_mean",
+    "token_score",
+    "token_sum",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,3 +180,37 @@ def per_item(values: Tensor, batch: Batch) -> Tensor:
     """(I,) sums of (T,) `values` over each item's tokens."""
     n_items = len(batch.item("logp"))
     return torch.zeros(n_items, dtype=values.dtype, device=values.device).index_add(0, batch.token("item"), values)
+
+
+@dataclass(frozen=True, repr=False)
+class random_subset(Part):
+    """1 + extra on a random subset of each response's tokens, new at every step; 1 on the others.
+
+    The subset has exactly floor(share * tokens) tokens, the same in whatever batch the response comes.
+    """
+
+    share: float
+    extra: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ConfigError(f"the share of a response's tokens must be in [0, 1], got {self.share}")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("uid",)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(T,)"""
+        item, n_items = batch.token("item"), len(batch.item("logp"))
+        length = torch.bincount(item, minlength=n_items)
+        start = length.cumsum(0) - length
+        at = torch.arange(len(item), device=item.device) - start[item]
+        draw = uniform(self.seed, batch.clock.step, batch.item("uid")[item], at)
+        order = torch.argsort(draw, stable=True)
+        order = order[torch.argsort(item[order], stable=True)]  # item after item, each in the order of its draws
+        rank = torch.empty_like(at)
+        rank[order] = at
+        taken = rank < torch.floor(self.share * length.double() + 1e-9)[item]  # 0.7 * 10 is 7, whatever floats say
+        return 1 + self.extra * wide(taken)

@@ -16,8 +16,9 @@ from unipref.objectives.parts import Part, wide
 
 __all__ = ["SIDES", "Lists", "Unit", "group", "pair", "point"]
 
-SIDES = ("all", "demonstrations", "labelled", "preferred", *ROLES[1:])
+SIDES = ("all", "demonstrations", "desirable", "labelled", "preferred", "undesirable", *ROLES[1:])
 PER = ("response", "token")
+_CLASSES = {"undesirable": 0, "desirable": 1}
 
 
 class Lists(NamedTuple):
@@ -33,6 +34,13 @@ class Lists(NamedTuple):
 
     def __add__(self, other: "Lists | float") -> "Lists":
         return Lists(self.values + (other.values if isinstance(other, Lists) else other), self.mask)
+
+    __radd__ = __add__  # type: ignore[assignment]  # sum() starts at 0
+
+    def __mul__(self, factor: float) -> "Lists":  # type: ignore[override]
+        return Lists(self.values * factor, self.mask)
+
+    __rmul__ = __mul__  # type: ignore[assignment]
 
     def nan_to_num(self) -> "Lists":
         """The same with 0 for what nobody measured."""
@@ -121,9 +129,9 @@ class point(Unit):
 
     Attributes:
         of: which items count. "all": every response; "demonstrations": all but those with label 0; "labelled": those
-            with a label; "preferred": the chosen side of every pair, with the pair's weight (the mean of both sides,
-            by their probability of being preferred, where the pair has a soft label); another role of ROLES, such as
-            "gold": the items of that role.
+            with a label; "desirable" and "undesirable": those with label 1, and with label 0; "preferred": the chosen
+            side of every pair, with the pair's weight (the mean of both sides, by their probability of being preferred,
+            where the pair has a soft label); another role of ROLES, such as "gold": the items of that role.
         per: what counts in the denominator, "response" or "token".
     """
 
@@ -145,7 +153,7 @@ class point(Unit):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        label = ("label",) if self.of == "labelled" else ()
+        label = ("label",) if self.of in ("labelled", *_CLASSES) else ()
         return label + (("len",) if self.per == "token" else ())
 
     def contrast(self, values: Tensor, batch: Batch) -> Tensor:
@@ -179,6 +187,8 @@ class point(Unit):
             weight = weight * own
         if self.of == "labelled":
             return weight * ~batch.item("label").isnan()
+        if self.of in _CLASSES:
+            return weight * (batch.item("label") == _CLASSES[self.of])
         if self.of == "demonstrations" and "label" in batch.items:
             return weight * (batch.item("label") != 0)  # NaN, nobody said, is a demonstration
         return weight
@@ -229,7 +239,7 @@ class group(Unit):
         order = torch.argsort(index, stable=True)
         start = count.cumsum(0) - count
         at = torch.arange(len(rows), device=rows.device) - start[index[order]]
-        shape = (len(count), int(count.max()) if len(count) else 0)
+        shape = (len(count), int(count.max()) if len(count) else 1)
         mask = torch.zeros(shape, dtype=torch.bool, device=rows.device)
         mask[index[order], at] = True
         # an empty place repeats the group's first member, so that nothing foreign is read

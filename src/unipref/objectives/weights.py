@@ -3,6 +3,7 @@
 (Example weights are columns of the batch and enter both.) Shapes: N rows of the term.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,22 @@ from torch import Tensor
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part, exact
-from unipref.objectives.scores import advantage
+from unipref.objectives.scores import advantage, log_ratio
+from unipref.objectives.tokens import clipped_ratio
 from unipref.objectives.units import pair, point
 
-__all__ = ["class_weights", "exp_advantage", "one"]
+__all__ = [
+    "class_weights",
+    "density_ratio",
+    "exp_advantage",
+    "importance",
+    "one",
+    "positive",
+    "preferred_mix",
+    "product",
+]
 
-_ADVANTAGE = advantage()
+_ADVANTAGE, _LOG_RATIO = advantage(), log_ratio()
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +47,83 @@ class class_weights(Part):
 
     def __call__(self, batch: Batch, unit: pair | point) -> tuple[float, float]:
         return self.desirable, self.undesirable
+
+
+@dataclass(frozen=True, repr=False)
+class density_ratio(Part):
+    """1 for desirable responses, and for undesirable ones a ratio of densities p(x | desirable) / p(x | undesirable).
+
+    Attributes:
+        of: the ratio, a column.
+        least, most: it is held between these.
+    """
+
+    of: Part
+    least: float = 0.5
+    most: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most:
+            raise ConfigError(f"a density ratio lies between 0 <= least <= most: {self.least}, {self.most}")
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[float, Tensor]:
+        """1, and (N,)."""
+        ratio = unit.contrast(self.of(batch).detach().nan_to_num(), batch)
+        return 1.0, ratio.clamp(self.least, self.most)
+
+
+@dataclass(frozen=True, repr=False)
+class positive(Part):
+    """max(0, of): what is below 0 does not count."""
+
+    of: Part = _ADVANTAGE
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[Tensor, Tensor]:
+        """(N,) twice."""
+        weight = unit.contrast(self.of(batch).detach().nan_to_num(), batch).clamp(min=0)
+        return weight, weight
+
+
+@dataclass(frozen=True, repr=False)
+class importance(Part):
+    """Policy over reference of a whole response, held within `clip` of 1; None lets it be."""
+
+    clip: float | None
+    of: Part = _LOG_RATIO
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[Tensor, Tensor]:
+        """(N,) twice."""
+        ratio = clipped_ratio(unit.contrast(self.of(batch).detach(), batch), self.clip)
+        return ratio, ratio
+
+
+@dataclass(frozen=True, repr=False)
+class preferred_mix(Part):
+    """sum_i by_i * of_i of the preferred response, at least 0.
+
+    With a soft label each side of the pair is weighed by its own numbers. A row counts where both sides have them.
+    """
+
+    of: tuple[Part, ...]
+    by: tuple[float, ...]
+
+    def __call__(self, batch: Batch, unit: pair) -> tuple[Tensor, Tensor]:
+        """(P,) of the chosen response, and (P,) of the rejected one."""
+        total = sum(w * part(batch).detach().nan_to_num() for part, w in zip(self.of, self.by, strict=True))
+        chosen, rejected = unit.sides(batch)
+        return total[chosen].clamp(min=0), total[rejected].clamp(min=0)
+
+
+@dataclass(frozen=True, repr=False)
+class product(Part):
+    """Weights multiplied."""
+
+    of: tuple[Part, ...]
+
+    def __call__(self, batch: Batch, unit: pair | point) -> tuple[Tensor | float, Tensor | float]:
+        """(N,) of the event, and of its opposite."""
+        for_it, against_it = zip(*(part(batch, unit) for part in self.of), strict=True)
+        return math.prod(for_it), math.prod(against_it)
 
 
 @dataclass(frozen=True, repr=False)

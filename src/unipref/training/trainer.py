@@ -345,7 +345,9 @@ class PreferenceTrainer(Trainer):
 
     def _pulls(self, seen: Sequence[Batch], denominators: Mapping[str, torch.Tensor]) -> tuple[list["_Pull"], Loss]:
         """How the loss of the whole step, over all ranks, pulls at every value of this rank's forwards."""
-        ranks = self._gather({"batches": [_moved(batch, "cpu") for batch in seen]}) if self.args.world_size > 1 else None
+        ranks = (
+            self._gather({"batches": [_moved(batch, "cpu") for batch in seen]}) if self.args.world_size > 1 else None
+        )
         parts = list(seen) if ranks is None else [b for rank in ranks for b in rank["batches"]]
         before = 0 if ranks is None else sum(len(rank["batches"]) for rank in ranks[: self.args.process_index])
         whole = _moved(Batch.cat(parts), self.args.device)
@@ -386,7 +388,8 @@ class PreferenceTrainer(Trainer):
         said = self._distribution(tries)
         with self.compute_loss_context_manager():
             values = model(tries, want=self._want(), reference=said)
-        return assemble(data, tries, values.logp, values.heads, values.tokens, **self._live(tries, examples))
+        live = self._live(tries, examples, said)
+        return assemble(data, tries, values.logp, values.heads, values.tokens, **live)
 
     def _distribution(self, tries: TrieBatch) -> Distribution | None:
         """What the live reference says of every token of the vocabulary, where the objective asks for that."""
@@ -401,11 +404,16 @@ class PreferenceTrainer(Trainer):
                 layers=bool(self._masks()),
             )
 
-    def _live(self, tries: TrieBatch, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
+    def _live(
+        self, tries: TrieBatch, examples: Sequence[Example], said: Distribution | None
+    ) -> dict[str, torch.Tensor]:
         """(T,) log-probabilities under the references that the examples do not cache."""
         found = {}
         for name, reference in self.references.items():
             if name in examples[0].ref_logp:
+                continue
+            if name == "ref_logp" and said is not None:
+                found[name] = said.logp
                 continue
             with torch.no_grad(), self.compute_loss_context_manager():
                 if reference is None:

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from unipref.core.cards import Citation, get_method, method
+from unipref.core.cards import Citation, method
 from unipref.core.errors import ConfigError, nearest
+from unipref.objectives.compose import base_objective
 from unipref.objectives.discrepancies import expectile, linear, linex
 from unipref.objectives.offsets import difference
 from unipref.objectives.schedules import gate
 from unipref.objectives.scores import advantage, column, group_mean, logp, mean_logp, value_head
 from unipref.objectives.targets import reach
-from unipref.objectives.terms import Objective, Term, as_objective, pointwise
+from unipref.objectives.terms import Objective, Term, pointwise
 from unipref.objectives.units import group, pair, point
 from unipref.objectives.weights import exp_advantage
 
@@ -114,23 +115,12 @@ def upo(
         role="auxiliary",
     )
     fit = {"expectile": expectile(tau), "soft": linex(lam)}.get(value)
-    objective = _with_margin(_base(base, base_options), base_margin, designer) + gamma * imitation
+    objective = _with_margin(base_objective(base, base_options, of="upo"), base_margin, designer) + gamma * imitation
     if fit is None:
         return objective
     return objective + value_coefficient * pointwise(
         "value", score=value_head(), target=reach(column("reward")), link=fit, role="state"
     )
-
-
-def _base(base: str | Term | Objective, options: Mapping[str, Any] | None) -> Objective:
-    if isinstance(base, str):
-        card = get_method(base)
-        if card.kind != "objective" or base == "upo":
-            raise ConfigError(f"{base!r} cannot be the base of upo; a base is a preference loss such as 'dpo' or 'kto'")
-        return as_objective(card.build(**(options or {})))
-    if options:
-        raise ConfigError("base_options belong to a base given by name; this base is an objective already")
-    return as_objective(base)
 
 
 def _with_margin(base: Objective, alpha: float, designer: advantage) -> Objective:
