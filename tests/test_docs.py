@@ -9,12 +9,15 @@ import torch
 
 import unipref.recipes.align
 from unipref.cli import parser
+from unipref.cli._catalogue import load
 from unipref.core import cards
+from unipref.core.columns import MAKE
 from unipref.objectives import as_objective
 from unipref.recipes import load_recipe
 
+load()
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def blocks(language: str, *pages: str) -> list[str]:
@@ -30,10 +33,61 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["methods.md", "recipe.md"])
-def test_generated_pages_follow_from_the_code(page):
-    written = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    assert written == generator().PAGES[page](), "run: python scripts/generate_docs.py"
+def text_of(page):
+    path = ROOT / "docs" / page
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def test_generated_pages_follow_from_the_code():
+    pages = generator().pages()
+    assert {"recipe.md", "conformance.md", "methods/index.md", "methods/dpo.md"} <= set(pages)
+    stale = [page for page, text in pages.items() if text_of(page) != text]
+    assert not stale, "run: python scripts/generate_docs.py"
+
+
+def test_every_method_has_a_page_and_every_page_a_method():
+    written = {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")}
+    assert written == {"index", *(card.key for card in cards.list_methods())}
+
+
+@pytest.mark.parametrize("status", cards.STATUSES)
+def test_a_page_says_at_its_top_what_is_inferred(status):
+    for card in [card for card in cards.list_methods() if card.status == status]:
+        top = text_of(f"methods/{card.key}.md").split("```")[0]
+        assert ("> **Reconstructed:** " in top) == (status == "reconstructed"), card.key
+
+
+def test_how_to_make_a_column_is_said_of_every_column_that_a_method_needs():
+    needed = {name for card in cards.list_methods() for name in card.needs if not name.startswith("ref_logp.")}
+    assert needed <= set(MAKE)
+
+
+# options, columns and settings that the guide writes as it writes methods
+NO_METHODS = {"base", "base_response", "flip", "gold", "lambda_d", "lambda_u", "preference", "references"}
+NO_METHODS |= {"votes_chosen", "votes_rejected"}
+
+
+def test_the_guide_names_methods_that_there_are_and_all_of_its_words_are_known():
+    words = re.findall(r"`([a-z][a-z0-9_]*)`", text_of("choosing.md"))
+    keys = {card.key for card in cards.list_methods()}
+    assert not set(words) - keys - NO_METHODS
+    assert not NO_METHODS & keys
+    assert len(set(words) & keys) > 30
+
+
+def test_the_guide_marks_what_is_reconstructed_where_it_offers_it():
+    offered = re.findall(r"^(?:\*\*Start with\*\* \[|\| )(`.*?)(?: \||$)", text_of("choosing.md"), flags=re.MULTILINE)
+    marks = [found for line in offered for found in re.findall(r"`(\w+)`(?:\]\(\S+\))?( ~)?", line.split(" | ")[0])]
+    status = {card.key: card.status for card in cards.list_methods()}
+    wrong = [(key, status[key]) for key, mark in marks if key in status and bool(mark) != (status[key] != "verified")]
+    assert len(marks) > 50
+    assert not wrong
+
+
+def test_the_guide_leads_to_the_page_of_every_method_it_puts_first():
+    defaults = re.findall(r"^\*\*Start with\*\* (.*)$", text_of("choosing.md"), flags=re.MULTILINE)
+    assert len(defaults) == len(re.findall(r"^## If ", text_of("choosing.md"), flags=re.MULTILINE)) > 8
+    assert all(re.search(r"\[`\w+`\]\(methods/\w+\.md\)", line) for line in defaults)
 
 
 def test_every_section_of_a_recipe_is_on_its_page():

@@ -1,7 +1,6 @@
 """The command line says what went wrong in one block, leaves with the right code, and imports only what it needs."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -128,57 +127,7 @@ def test_a_full_disk_is_told_without_a_traceback_and_other_faults_of_the_system_
         main(["align", "mine.yaml"])
 
 
-def test_methods_lists_every_method_of_the_catalogue(capsys):
-    assert main(["methods", "--json", "--kind", "objective"]) == 0
-    cards = {card["key"]: card for card in json.loads(capsys.readouterr().out)}
-    slice_of_card_01 = {
-        "sft",
-        "dpo",
-        "cdpo",
-        "dpo_robust",
-        "ipo",
-        "kto",
-        "simpo",
-        "cpo",
-        "slic",
-        "orpo",
-        "modpo",
-        "upo",
-    }
-    assert slice_of_card_01 <= set(cards)
-    assert {card["kind"] for card in cards.values()} == {"objective"}
-    assert cards["dpo"]["needs"] == ["chosen", "rejected", "ref_logp"]
-    assert cards["dpo"]["options"] == {"beta": 0.1}
-    assert "2305.18290" in cards["dpo"]["citation"]
-
-
-def test_the_table_of_methods_shows_formula_source_and_columns(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    assert main(["methods", "--kind", "objective"]) == 0
-    [row] = [line for line in capsys.readouterr().out.splitlines() if "2305.18290" in line]
-    for shown in ("dpo", "-log sigmoid(beta * dh)", "arXiv:2305.18290 Eq. 7", "chosen, rejected, ref_logp"):
-        assert shown in row
-
-
-def test_methods_of_one_name_is_the_whole_card(capsys):
-    assert main(["methods", "upo"]) == 0
-    page = capsys.readouterr().out
-    for shown in (
-        "(reconstructed)",
-        "lam = 5.0",
-        "value = 'expectile'",
-        "coupling",
-        "laws it breaks",
-        "@misc{badrinath",
-    ):
-        assert shown in page
-
-
-def test_unknown_names_are_met_with_the_nearest(capsys):
-    assert main(["methods", "dop"]) == 2
-    assert "did you mean 'dpo'?" in capsys.readouterr().err
-    assert main(["methods", "--kind", "objektive"]) == 2
-    assert "did you mean 'objective'?" in capsys.readouterr().err
+def test_a_run_that_is_not_there_is_named_with_where_it_was_sought(capsys):
     assert main(["report", "nowhere"]) == 2
     assert "neither nowhere nor runs/nowhere holds a summary.json" in capsys.readouterr().err
 

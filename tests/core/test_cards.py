@@ -124,3 +124,41 @@ def test_only_an_objective_has_limits(registry):
     assert get_method("fine").limits[0].tolerance == 1e-10
     with pytest.raises(ConfigError, match="'mine' names limits; only an objective has a loss to compare, not a scorer"):
         add("mine", kind="scorer", limits=[limit])
+
+
+def test_a_default_is_shown_as_code_and_a_function_by_its_name(registry):
+    def judge(*, by=len, names=("a",), weight):
+        """Says what comes back."""
+
+    method("judge", kind="operator", source="s", formula="f", citation=PAPER)(judge)
+    assert get_method("judge").defaults == {"by": "len", "names": "('a',)", "weight": "required"}
+
+
+def test_a_docstring_is_read_in_its_parts(registry):
+    def parted(*, beta=0.1, gamma=0.2, delta=0.3):
+        """The title.
+
+        What a reader
+        could get wrong.
+
+        Reconstructed: the sign
+        is inferred.
+
+        Args:
+            beta, gamma: two of
+                a kind.
+        """
+
+    method("parted", status="reconstructed", source="s", formula="f", citation=PAPER)(parted)
+    card = get_method("parted")
+    assert card.title == "The title."
+    assert card.explanation == "What a reader\ncould get wrong."
+    assert card.inferred == "Reconstructed: the sign is inferred."
+    assert card.meanings == {"beta": "two of a kind.", "gamma": "two of a kind."}
+
+
+def test_a_reconstructed_method_says_so_even_where_its_docstring_does_not_and_a_verified_one_does_not(registry):
+    add("one", status="reconstructed")
+    add("two")
+    assert get_method("one").inferred.startswith("Reconstructed: a part of the definition is inferred")
+    assert get_method("two").inferred == ""

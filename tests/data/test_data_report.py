@@ -40,6 +40,18 @@ def test_changes_and_notes_of_both_steps_are_kept_once():
     assert both.notes == ["a", "b"]
 
 
+def test_records_that_a_step_adds_are_counted_and_the_sum_holds_over_steps():
+    first, second = report(3, "empty"), report(4)
+    first.add("swapped", 2)
+    first.n_kept += 2
+    first.leave_out("never", 0)
+    both = first.then(second)
+    assert both.added == {"swapped": 2}
+    assert both.n_read + sum(both.added.values()) == both.n_kept + len(both.set_aside)
+    assert "Added: 2 x swapped." in both.describe()
+    assert both.to_dict()["added"] == {"swapped": 2}
+
+
 def test_the_paragraph_names_counts_reasons_and_the_first_line():
     assert report(1200).describe() == "Read 1,200 rows, kept 1,200."
     made = report(3, "empty response")

@@ -192,6 +192,11 @@ def test_text_parts_of_a_message_are_joined():
         ("messages", {"messages": [assistant("a")]}),
         ("text", {"text": "a"}),
         ("prompt_only", {"prompt": "p"}),
+        ("tree", {"prompt": "p", "nodes": [{"id": 0, "text": "a"}]}),
+        (
+            "joint",
+            {"prompt_chosen": "p", "response_chosen": "a", "prompt_rejected": "q", "response_rejected": "b"},
+        ),
     ],
 )
 def test_every_format_is_told_from_its_columns(name, row):

@@ -102,7 +102,7 @@ ROWS = (
         "DPO",
         {"loss_type": "exo_pair", "label_smoothing": 0.2},
         "exo(beta=0.1, target='labels', flip=0.2)",
-        f"{_NOISE}, put at 0.001 where it is 0; TRL takes its logarithm in float32",
+        f"{_NOISE}, above 0 on both sides; TRL takes its logarithm in float32",
         within=SINGLE,
     ),
     Row("DPO", {"loss_type": "nca_pair"}, "nca(beta=0.1, target='labels')"),
@@ -163,7 +163,7 @@ ROWS = (
         "KTO",
         {"beta": 0.3, "desirable_weight": 1.5, "undesirable_weight": 0.5},
         "kto(beta=0.3, lambda_d=1.5, lambda_u=0.5)",
-        "z0 is taken over the whole step, TRL's over a micro-batch of each process",
+        "z0 is taken over the whole step, TRL's over each micro-batch",
     ),
     Row(
         "KTO",

@@ -672,6 +672,7 @@ def test_rpo_adds_likelihood_where_it_is_asked_for():
         (lambda: rpo(norm="tokens"), "norm='tokens'"),
         (lambda: infonca(target="label"), "did you mean 'labels'"),
         (lambda: exo(target="reward"), "did you mean 'rewards'"),
+        (lambda: exo(beta_r=0.0), "beta_r, which must be above 0"),
         (lambda: lipo(loss="listmle"), "did you mean 'list_mle'"),
         (lambda: lipo(reduction="average"), "reduction='average'"),
         (lambda: lipo(loss="softmax", reduction="mean"), "nothing to average"),

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from test_deltas import Sides
 from test_known_worlds import Bandit, total_variation
-from worlds import gradients, minimise, pair_batch, pair_fields, subset, with_items
+from worlds import gradients, minimise, pair_batch, pair_fields
 
 from unipref.core.batch import Batch, Clock
 from unipref.core.errors import ConfigError
@@ -50,6 +51,81 @@ def slopes(method, fields):
 
 def softplus(x):
     return math.log1p(math.exp(x))
+
+
+# closed forms
+
+
+def pull(z, beta=0.1):
+    return beta * torch.sigmoid(-z)
+
+
+def odpo_delta(s):
+    gap = s.r_w - s.r_l
+    p = pull(0.1 * s.h - torch.where(gap > 0, gap, 1.0).log())
+    return -p, p
+
+
+def length_delta(s):
+    p = pull(0.1 * s.h + 0.01 * (s.n_w - s.n_l))
+    return -p, p
+
+
+def ln_delta(s):
+    p = pull(5 * (s.h_w / s.n_w - s.h_l / s.n_l), 5)
+    return -p / s.n_w, p / s.n_l
+
+
+def shift_delta(s):
+    p = pull(0.1 * (s.h_w - 0.7 * s.h_l))
+    return -p, 0.7 * p
+
+
+def flex_delta(s):
+    p = pull(0.1 * s.h_w - 0.05 * s.h_l)
+    return -p, 0.5 * p
+
+
+def minor_delta(s):
+    p = pull(0.1 * (s.h_w - s.h_l.clamp(min=0)))
+    return -p, p * (s.h_l >= 0)
+
+
+def dpop_delta(s):
+    fallen = s.h_w < 0
+    p = pull(0.1 * (s.h - 50 * torch.where(fallen, -s.h_w, 0.0)))
+    return -p * torch.where(fallen, 51.0, 1.0), p
+
+
+def dpo_sft_delta(s):
+    p = pull(0.1 * s.h)
+    return -p - 1 / s.n_w, p
+
+
+CLOSED = [
+    (odpo(), odpo_delta),
+    (dpo_length_reg(), length_delta),
+    (ln_dpo(), ln_delta),
+    (dpo_shift(), shift_delta),
+    (flex_dpo(), flex_delta),
+    (minor_dpo(), minor_delta),
+    (dpop(), dpop_delta),
+    (dpo_sft(), dpo_sft_delta),
+]
+
+
+@pytest.mark.parametrize(("method", "delta"), CLOSED, ids=[delta.__name__ for _, delta in CLOSED])
+def test_every_pull_is_its_closed_form(method, delta):
+    # log-probabilities on both sides of their references, so that both sides of every corner occur
+    close = {"logp_chosen": -torch.arange(2, 9).double() / 2, "logp_rejected": -torch.arange(9, 2, -1).double() / 2}
+    batch = pair_batch(30, n=7, weight=None, **close)
+    _, (found,) = gradients(as_objective(method), batch)
+    sides = Sides(batch)
+    assert (sides.h_w < 0).any()
+    assert (sides.h_w > 0).any()
+    assert (sides.h_l < 0).any()
+    assert (sides.h_l > 0).any()
+    assert torch.allclose(found, torch.cat(delta(sides)) / 7, rtol=1e-12, atol=1e-15)
 
 
 # odpo
@@ -185,7 +261,7 @@ def test_dpops_first_step_is_dpos():
 
 
 class Shared:
-    """One linear score over features shared by all responses of one prompt: chosen and rejected are alike but for one."""
+    """A linear score over features that a prompt's responses share; chosen and rejected are much alike."""
 
     def __init__(self):
         generator = torch.Generator().manual_seed(71)
@@ -219,6 +295,18 @@ def test_a_chosen_response_that_shares_its_features_ends_higher_than_under_dpo(m
     plain, mended = world.after(dpo()), world.after(method)
     assert plain[0] < 0  # DPO displaces: the chosen response itself became less likely
     assert mended[0] > plain[0]
+
+
+def test_dpo_moves_mass_to_responses_of_neither_side_and_its_regularised_forms_move_less():
+    world = Shared()
+
+    def gained(method):
+        return ((world.ref + world.after(method)).exp() - world.ref.exp())[2:].sum().item()
+
+    plain = world.after(dpo())
+    assert plain[1] < plain[0] < 0  # the rejected response falls faster
+    assert gained(dpo()) > 0
+    assert gained(dpo()) > max(gained(flex_dpo()), gained(dpo_sft()))
 
 
 def test_less_weight_on_the_rejected_side_buys_the_chosen_one_likelihood_with_margin():
@@ -298,7 +386,9 @@ def test_counted_numbers_are_uniform_and_do_not_follow_their_neighbours():
     # five deviations each: mean 1/2 +- 9.1e-4, correlation of neighbours 0 +- 3.2e-3
     assert abs(draws.mean().item() - 0.5) < 5 * 9.2e-4
     assert abs(torch.corrcoef(torch.stack([draws[1:], draws[:-1]]))[0, 1].item()) < 5 * 3.2e-3
-    assert not torch.equal(uniform(0, 0, torch.tensor(1), torch.tensor(2)), uniform(0, 0, torch.tensor(2), torch.tensor(1)))
+    assert not torch.equal(
+        uniform(0, 0, torch.tensor(1), torch.tensor(2)), uniform(0, 0, torch.tensor(2), torch.tensor(1))
+    )
 
 
 def sgdpo_pulls(r_chosen, r_rejected):
@@ -378,11 +468,3 @@ def test_more_weight_on_the_first_reward_keeps_more_of_it_through_the_second_rou
 def test_rounds_need_a_beta_each():
     with pytest.raises(ConfigError, match="betas as many"):
         spo_sequential(mu=(0.1, 0.2), betas=(0.1,))
-
-
-def test_margins_read_no_other_row():
-    batch = pair_batch(74)
-    for method in (odpo(), dpop(), minor_dpo()):
-        term = as_objective(method).terms[0]
-        assert torch.equal(term.values(batch)[[1]], term.values(subset(batch, [1])))
-    assert with_items(batch, len=batch.item("len") * 2).item("logp") is batch.item("logp")

@@ -1,4 +1,4 @@
-"""Methods on single responses, and those held at a reference by its own answers: by hand and in worlds with known optima."""
+"""Methods on single responses, and those held at a reference by its answers: by hand, and in worlds of known optima."""
 
 import math
 from dataclasses import replace
@@ -72,7 +72,9 @@ def test_bco_at_delta_zero_is_half_of_the_pair_loss_that_adds_both_sides():
     h = 0.1 * (batch.item("logp") - batch.item("ref_logp"))
     pairs = torch.nn.functional.softplus(-h[:5]) + torch.nn.functional.softplus(h[5:])
     weight = batch.pairs["weight"]
-    assert as_objective(bco()).loss(batch).total.item() == pytest.approx(((weight * pairs).sum() / weight.sum()).item() / 2)
+    assert as_objective(bco()).loss(batch).total.item() == pytest.approx(
+        ((weight * pairs).sum() / weight.sum()).item() / 2
+    )
 
 
 def test_bco_density_ratio_is_held_in_bounds_and_leaves_desirable_responses_alone():
@@ -81,7 +83,7 @@ def test_bco_density_ratio_is_held_in_bounds_and_leaves_desirable_responses_alon
     assert loss.item() == pytest.approx(math.log(2) * (1 + 0.5 + 2 + 10) / 4)
 
 
-def test_bco_finds_the_density_ratio_of_two_kinds_of_answers():
+def test_bco_optimum_is_the_log_odds_of_an_answer_being_desirable_above_delta():
     # population: answer y is desirable with probability p_y; at delta the best logit of each is logit(p_y) + delta
     p, ref = torch.tensor([0.9, 0.5, 0.2], dtype=F64), torch.full((3,), 1 / 3, dtype=F64).log()
     h = torch.zeros(3, dtype=F64, requires_grad=True)
@@ -128,8 +130,9 @@ class Arms:
     ("method", "expected"),
     [
         (typo(lam=1e-5), (0.600, 0.300, 0.100)),
-        (typo(lam=1.0), (0.444, 0.387, 0.169)),
-        (typo(lam=100.0), (0.401, 0.400, 0.200)),
+        # the published loss is a mean over ordered pairs, each counted in one order: half of ours beside the divergence
+        (typo(lam=2 * 1.0), (0.444, 0.387, 0.169)),
+        (typo(lam=2 * 100.0), (0.401, 0.400, 0.200)),
         (dpo(beta=1.0), (0.632, 0.316, 0.053)),
         (dpo(beta=100.0), (0.403, 0.400, 0.198)),
         (ipo(tau=1.0), (0.453, 0.391, 0.155)),
@@ -313,7 +316,7 @@ def test_pmpo_learns_from_rejected_answers_alone_above_its_threshold_and_collaps
     rewards = {}
     for factor in (1.2, 0.6):
         world = Answers(5)
-        _, down, mass = world.shares
+        mass = world.shares[2]
         optimiser = torch.optim.SGD([world.logits], lr=1.0)
         for _ in range(300):
             optimiser.zero_grad()
@@ -374,8 +377,12 @@ def test_a_lol_token_ratios_weigh_tokens_and_carry_no_gradient():
 
 
 def test_a_lol_stays_finite_without_a_clip():
-    slope = lol(-1.0, -1e6, clip=None)
-    assert math.isfinite(slope)
+    fields = {"ref_logp": torch.tensor([-1e9]), "reward": torch.tensor([1.0]), "base_value": torch.tensor([0.0])}
+    logp = torch.tensor([-1e8], requires_grad=True)  # float32
+    loss = a_lol(value="base_value", clip=None)(logp=logp, **fields)
+    loss.backward()
+    assert loss.isfinite()
+    assert logp.grad.isfinite().all()
 
 
 def test_a_lol_penalty_lowers_every_logged_response_alike():
@@ -398,9 +405,7 @@ def test_dro_v_reaches_the_rlhf_optimum_and_the_soft_value_from_unpaired_respons
     found = torch.zeros(6, dtype=F64, requires_grad=True)
 
     def loss():
-        return dro_v(tau=tau)(
-            logp=found[:5].log_softmax(0), ref_logp=ref, reward=reward, value=found[5:].expand(5)
-        )
+        return dro_v(tau=tau)(logp=found[:5].log_softmax(0), ref_logp=ref, reward=reward, value=found[5:].expand(5))
 
     minimise(loss, found)
     assert torch.allclose(found.detach()[:5].softmax(0), (ref + reward / tau).softmax(0), atol=1e-7)

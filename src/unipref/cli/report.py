@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_folder(name: str) -> Path:
     for folder in (Path(name), Path("runs") / name):
-        if (folder / "summary.json").is_file():
+        if any((folder / kept).is_file() for kept in ("summary.json", "comparison.json")):
             return folder
-    raise ConfigError(f"no run folder {name!r}: neither {name} nor runs/{name} holds a summary.json")
+    raise ConfigError(
+        f"no run folder {name!r}: neither {name} nor runs/{name} holds a summary.json or a comparison.json"
+    )

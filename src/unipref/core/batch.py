@@ -202,7 +202,9 @@ def _sides(columns: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, 
     return items, {"chosen": row, "rejected": row + n_pairs, **extra}
 
 
-def _of_tokens(tokens: Mapping[str, Tensor], items: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _of_tokens(
+    tokens: Mapping[str, Tensor], items: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Token columns with the item each belongs to, and the sums of log-probabilities per item."""
     if "len" not in items:
         raise ConfigError("token fields need `len`, the tokens of each response, to say whose they are")

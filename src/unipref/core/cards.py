@@ -14,6 +14,7 @@ __all__ = [
     "KINDS",
     "LAWS",
     "STATUSES",
+    "UNIPREF",
     "Card",
     "Citation",
     "Limit",
@@ -57,6 +58,9 @@ class Citation:
             fields["url"] = self.url
         lines = "".join(f"  {name} = {{{value}}},\n" for name, value in fields.items())
         return f"@misc{{{self.key},\n{lines}}}\n"
+
+
+UNIPREF = Citation("unipref: unified preference optimization for language models", ("The unipref authors",), 2026)
 
 
 def _sections(function: Callable[..., Any]) -> list[str]:
@@ -132,6 +136,20 @@ class Card:
     def text(self) -> str:
         """What the function's docstring says before its sections."""
         return _sections(self.function)[0]
+
+    @property
+    def explanation(self) -> str:
+        """The docstring's text behind its first line, without what is `inferred`."""
+        paragraphs = self.text.split("\n\n")[1:]
+        return "\n\n".join(part for part in paragraphs if not part.startswith("Reconstructed:"))
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """Option -> its default as code, a function by its name; "required" where there is none."""
+        return {
+            name: value if value == REQUIRED else value.__name__ if callable(value) else repr(value)
+            for name, value in self.options.items()
+        }
 
     @property
     def meanings(self) -> dict[str, str]:
@@ -262,7 +280,8 @@ def list_methods(kind: str | None = None) -> list[Card]:
     return [card for key, card in sorted(_REGISTRY.items()) if kind in (None, card.kind)]
 
 
-def bibtex(cards: Iterable[Card]) -> str:
-    """BibTeX of the cards' sources, each once, in the order of their keys."""
-    entries = {card.citation.key: card.citation for card in cards}
+def bibtex(sources: Iterable[Card | Citation]) -> str:
+    """BibTeX of citations, or of cards' sources, each once, in the order of their keys."""
+    citations = [source.citation if isinstance(source, Card) else source for source in sources]
+    entries = {citation.key: citation for citation in citations}
     return "\n".join(entries[key].bibtex() for key in sorted(entries))

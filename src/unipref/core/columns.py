@@ -14,40 +14,53 @@ MAKE = {
     "group": "which responses answer one prompt; lists with `responses` have more than two, pairs are groups of two",
     "rank": "lists with `ranks`, best rank 1",
     "len": "tokens of each response; counted for you",
-    "ref_logp": "log-probability under a reference, kept once computed; `references:` names it (default: the model that "
-    "the stage starts from)",
-    "reward": "add `objectives:` with a scorer; numbers in the data (`chosen_reward`, `rejected_reward`) are read by the "
-    "scorer `column`",
+    "ref_logp": "log-probability under a reference, kept once computed; `references:` names its model (default: the "
+    "one that the stage starts from)",
+    "reward": "add `objectives:` with a scorer; or numbers in the data: `chosen_reward` and `rejected_reward`, or "
+    "`rewards` of a list",
+    "win_rate": "a judge's share of wins against the last iterate's answers, in [0, 1]: `win_rate`, or per side",
+    "score": "a judge's mean preference for a response, 0 for a tie: `scores` of a list, or per side",
+    "q": "the value of a step from a search: node values of a tree, or per side",
+    **{
+        name: f"a number of the chosen response, from 0 to 1: `chosen_{name}` and `rejected_{name}`"
+        for name in ("diversity", "novelty", "surprise", "quality")
+    },
+    "density_ratio": "how much likelier a prompt is among desirable responses: `density_ratio`, per response",
     "preference": "a probability per pair in `preference`, or counts in `votes_chosen` and `votes_rejected`",
     "margin": "a number per pair in `margin`",
     "value": "a value head on the last token of the context, added to the model for you and trained beside it",
     "kl_baseline": "drift of the policy on mismatched responses; taken for you once per step",
-    "gold": "a column `gold`: an answer that is known to be right, beside `chosen` and `rejected`",
-    "base": "a column `base`: the reference model's own answer to the prompt, generated before training",
+    "gold": "a column `gold` (or `reference`): an answer that is known to be right, beside `chosen` and `rejected`",
+    "base": "a column `base_response`: the reference model's own answer to the prompt, generated before training",
     "rationale": "a column `rationale`: a text that says why the chosen response is better",
     "policy_sample": "a column `policy_sample`: an answer of the policy that the stage starts from",
     "baseline_sample": "a column `baseline_sample`: an answer of what the policy is compared with",
-    "variant": "a column `variant`: degraded forms of a response",
+    "variant": "degraded forms of a response, made for you from the chosen one",
     "diff": "1 on tokens in which chosen and rejected differ; aligned for you",
     "fresh": "1 on tokens that a response does not share with the other one's beginning; known from the data",
-    "segment": "spans of each response (sentences, steps), from the data or cut for you",
-    "segment_score": "a judge's number per span",
-    "mask": "a weight per token, from the data or from the reference's activations",
+    "segment": "parts of each response: `chosen_segments` and `rejected_segments`, or its sentences where only their "
+    "scores are given",
+    "segment_score": "a judge's number per part: `chosen_segment_scores` and `rejected_segment_scores`",
+    "step_weight": "how near a step is to the same step of the best response, by the reference's hidden states; "
+    "computed before training",
+    "mask": "how active the reference is at a token; computed before training",
     "reward_mask": "a weight per token from a small head on the reference, added for you and trained beside the model",
     "kl_mask": "as `reward_mask`, for the divergence",
     "step_value": "a value head on the last token of a step, added to the model for you and trained beside it",
     "reward_head": "a reward head on the last token of the response, added for you and trained beside the model",
     "degree": "how much was taken away from a degraded response, 0 for none; known where variants are made for you",
     "degree_head": "a classifier on the last token of the response, added for you and trained beside the model",
-    "embedding": "a vector per response from a model of your choice, kept once computed",
+    "embedding": "the reference's mean hidden state of the context; computed before training",
     "kl": f"divergence from a live reference per token; {_COMPUTED}",
     "reverse_kl": f"divergence of a live reference from the policy per token; {_COMPUTED}",
 }
 
 # Short words for a list of methods: what a user must have. Columns that are computed without any choice have none.
-_SHORT = {"group": "lists", "ref_logp": "reference", "kl": "live reference", "reverse_kl": "live reference"}
+_SHORT = {"group": "lists", "rank": "ranks", "segment": "segments", "ref_logp": "reference"}
+_SHORT |= {"kl": "live reference", "reverse_kl": "live reference"}
+_HEADS = ("value", "reward_mask", "kl_mask", "step_value", "reward_head", "degree_head")
 _SILENT = frozenset(
-    "logp len value kl_baseline diff fresh reward_mask kl_mask step_value reward_head degree_head".split()
+    ("logp", "len", "kl_baseline", "diff", "fresh", "step_weight", "mask", "degree", "embedding", *_HEADS)
 )
 
 
@@ -81,4 +94,6 @@ def in_words(needs: Collection[str]) -> str:
             words.append(f"reference {name.removeprefix('ref_logp.')}")
         else:
             words.append(_SHORT.get(name, name.replace("_", " ")))
+    if "live reference" in words:
+        words = [word for word in words if word != "reference"]
     return ", ".join(dict.fromkeys(words))

@@ -1,18 +1,35 @@
-"""Text to records to token tries: readers, operators, the account of every row, and tokenising."""
+"""Text to records to token tries: readers, operators, the account of every row, and tokenising.
+
+The published operators are in `unipref.data.catalogue`, one file each; importing it registers their cards.
+"""
 
 from unipref.data.encode import EncodedRecord, check_tokenizer, encode, encode_records
 from unipref.data.formats import FORMATS, Format
-from unipref.data.operators import as_pairs, chosen_only, limit_records, mismatch, split_records
+from unipref.data.operators import (
+    Chain,
+    Operator,
+    Step,
+    as_pairs,
+    chosen_only,
+    limit_records,
+    mismatch,
+    split_records,
+)
 from unipref.data.readers import read_records
 from unipref.data.report import DataReport, SetAside
 from unipref.data.split import conversation_key, is_heldout
+from unipref.data.token_columns import TOKEN_COLUMNS, token_columns
 
 __all__ = [
     "FORMATS",
+    "TOKEN_COLUMNS",
+    "Chain",
     "DataReport",
     "EncodedRecord",
     "Format",
+    "Operator",
     "SetAside",
+    "Step",
     "as_pairs",
     "check_tokenizer",
     "chosen_only",
@@ -24,4 +41,5 @@ __all__ = [
     "mismatch",
     "read_records",
     "split_records",
+    "token_columns",
 ]

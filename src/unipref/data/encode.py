@@ -10,6 +10,9 @@ Where the context ends is decided in the text that the chat template renders, no
 - "text": a standard prompt, with the tokenizer's own prefix (BOS) and none of its suffix, and EOS after the response.
 - "ids": the response came as token ids.
 
+An item whose context is scored too has its first token alone as context; a standard item whose column "continues" is
+not 0 is the beginning of a response, and gets no EOS.
+
 Tokens are those of the whole text where the cut falls between two of them; where a token would span the cut, the two
 parts are tokenised apart, so no token is lost or shared. What a template writes after the special token that ends the
 turn (a line break, as a rule) is dropped, as generation stops before it; a template that ends turns with no special
@@ -29,8 +32,9 @@ from unipref.core.tries import Trie, build_trie
 from unipref.data.prompts import shared_length
 from unipref.data.report import DataReport, RowFault
 
-__all__ = ["EncodedRecord", "check_tokenizer", "encode", "encode_records"]
+__all__ = ["CONTINUES", "EncodedRecord", "check_tokenizer", "encode", "encode_records"]
 
+CONTINUES = "continues"  # column of an item whose response is a beginning: other than 0, no EOS stands behind it
 _CHUNK = 1024  # records per tokenizer call: large enough to amortise it, small enough to bound memory
 
 
@@ -43,6 +47,8 @@ class EncodedRecord:
         trie: of all items in order.
         n_cut_context: per item the tokens cut from its context.
         n_cut_response: per item the tokens cut from the end of its response; with any, its end token is lost.
+        n_response: per item the tokens of its response; of a scored context, or where nothing predicts a response's
+            first token, not the number of scored ones.
         boundary: per item how its context's end was found; the module's first lines list the words.
     """
 
@@ -50,10 +56,12 @@ class EncodedRecord:
     trie: Trie
     n_cut_context: tuple[int, ...]
     n_cut_response: tuple[int, ...]
+    n_response: tuple[int, ...]
     boundary: tuple[str, ...]
 
     def ids(self, item: int) -> tuple[list[int], list[int]]:
-        """(context ids, response ids) of `item`, after truncation. A first token that nothing predicts is context."""
+        """(context ids, scored ids) of `item`, after truncation. A first token that nothing predicts is context; where
+        the context is scored too, that token is all of it."""
         path = self.trie.token[self.trie.path(item)].tolist()
         cut = len(path) - len(self.trie.scored[item])
         return path[:cut], path[cut:]
@@ -267,7 +275,8 @@ class _Coder:
             raise RowFault("empty response", "response_ids")
         if isinstance(item.context, str):
             response = "" if given else item.response
-            return _Cut(item.context + response, len(item.context), "text", add_eos=not given)
+            ends = not given and not item.columns.get(CONTINUES)
+            return _Cut(item.context + response, len(item.context), "text", add_eos=ends)
         opened = self._render(item.context, True, rendered)
         if given:
             return _Cut(opened, len(opened), "ids")
@@ -341,8 +350,8 @@ def _assemble(
         RowFault: truncation empties a response, or two compared items have the same tokens.
     """
     longest = [max(len(r) for c, r, _ in found if c == context) for context, _, _ in found]
-    items, n_context, n_response = [], [], []
-    for (context, response, _), reach in zip(found, longest, strict=True):
+    items, n_context, n_cut, n_response = [], [], [], []
+    for item, (context, response, _), reach in zip(record.items, found, longest, strict=True):
         kept, answer = context, response
         if max_length is not None and truncate == "end":
             kept, answer = context[:max_length], response[: max(max_length - len(context), 0)]
@@ -353,16 +362,16 @@ def _assemble(
             raise RowFault(
                 "truncation leaves nothing of a response", f"context {len(context)}, max_length {max_length}"
             )
-        items.append((kept, answer))
+        items.append((kept[:1], [*kept[1:], *answer]) if item.score_context else (kept, answer))
         n_context.append(len(context) - len(kept))
-        n_response.append(len(response) - len(answer))
+        n_cut.append(len(response) - len(answer))
+        n_response.append(len(answer))
     for comparison in record.comparisons:
         if items[comparison.winner] == items[comparison.loser]:
-            why = "truncation leaves" if any(n_response) or any(n_context) else "the tokenizer or template makes"
+            why = "truncation leaves" if any(n_cut) or any(n_context) else "the tokenizer or template makes"
             raise RowFault(f"{why} the compared responses identical")
-    return EncodedRecord(
-        record, build_trie(items), tuple(n_context), tuple(n_response), tuple(boundary for _, _, boundary in found)
-    )
+    boundaries = tuple(boundary for _, _, boundary in found)
+    return EncodedRecord(record, build_trie(items), tuple(n_context), tuple(n_cut), tuple(n_response), boundaries)
 
 
 def _keep_end(context: list[int], n: int, bos: int | None) -> list[int]:

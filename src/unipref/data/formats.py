@@ -8,15 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from unipref.core.errors import ConfigError, DataError, nearest
-from unipref.core.records import Comparison, Item, Message, Text, plain_text
-from unipref.data.prompts import parse_transcript, split_last_turn, split_text
+from unipref.core.records import Comparison, Item, Message, Span, Text, plain_text
+from unipref.data.prompts import parse_transcript, rationale_question, split_last_turn, split_text
 from unipref.data.report import RowFault
+from unipref.data.segments import as_spans, sentences
+from unipref.data.trees import node_items
 
 __all__ = ["FORMATS", "Columns", "Format", "Parsed", "choose_format"]
 
 ROLES = ("system", "user", "assistant", "tool")
 _SIDE = re.compile(r"(?:(?P<side>chosen|rejected)_(?P<name>.+)|(?P<name2>.+)_(?P<side2>chosen|rejected))")
 _CARRIERS = ("tool_calls", "function_call", "reasoning_content", "thinking", "images", "audio")
+_TWO_PROMPTS = ("prompt_chosen", "response_chosen", "prompt_rejected", "response_rejected")
+_RATINGS = {"scores": "score", "ratings": "rating", "rewards": "reward"}  # column of a list -> column of its items
+_FURTHER = {  # column -> role of the item that it becomes; of two columns with one role the first is read
+    "gold": "gold",
+    "reference": "gold",
+    "base_response": "base",
+    "rationale": "rationale",
+    "policy_sample": "policy_sample",
+    "baseline_sample": "baseline_sample",
+}
+_SEGMENTS = frozenset(f"{side}_segment{end}" for side in ("chosen", "rejected") for end in ("s", "_scores"))
 _NOT_FACTS = {"idx", "index", "line", "row", "prompt_id", "weight", "prompt", "completion", "messages", "label", "text"}
 
 
@@ -102,7 +115,8 @@ class Format:
     def used(self, columns: Columns) -> set[str]:
         """Columns of the source that this format makes something of."""
         needed = {name for need in self.needs for name in ((need,) if isinstance(need, str) else need)}
-        return (needed | self.reads | self.facts(columns)) & columns.names
+        unread = set(_FURTHER) - set(_further_columns(columns))
+        return (needed | self.reads - unread | self.facts(columns)) & columns.names
 
     def __str__(self) -> str:
         needs = ", ".join(need if isinstance(need, str) else "/".join(need) for need in self.needs)
@@ -171,7 +185,8 @@ def _untyped(value: Any) -> Any:
 
 
 def _side_facts(columns: Columns) -> frozenset[str]:
-    return frozenset(name for name in columns.numeric if _SIDE.fullmatch(name) and not name.startswith("votes_"))
+    sides = frozenset(name for name in columns.numeric if _SIDE.fullmatch(name) and not name.startswith("votes_"))
+    return sides - set(_TWO_PROMPTS)
 
 
 def _row_facts(columns: Columns) -> frozenset[str]:
@@ -353,6 +368,20 @@ def _pair(row: Mapping[str, Any], columns: Columns) -> Parsed:
     return _by_last_turn(row, columns, chosen, rejected)
 
 
+def _two_prompts(row: Mapping[str, Any], columns: Columns) -> Parsed:
+    sides, changed = [], set()
+    for side in ("chosen", "rejected"):
+        prompt, response = (
+            text_or_messages(_required(row, name), name, columns) for name in (f"prompt_{side}", f"response_{side}")
+        )
+        context, answer, changes = _answer(prompt, response, f"response_{side}")
+        sides.append((context, answer))
+        changed |= set(changes)
+    if isinstance(sides[0][0], str) != isinstance(sides[1][0], str):
+        raise RowFault("one side is text and the other messages")
+    return _compared(row, columns, *sides, sorted(changed))
+
+
 def _transcripts(row: Mapping[str, Any], columns: Columns) -> Parsed:
     sides = []
     for name in ("chosen", "rejected"):
@@ -398,9 +427,66 @@ def _compared(
             raise RowFault("field 'preference' is not a probability", f"{given} is outside [0, 1]")
         preference = given
     comparison = Comparison(0, 1, preference, number(row, "margin", columns), _annotator(row))
-    return Parsed(
-        [Item(*chosen, columns=facts["chosen"]), Item(*rejected, columns=facts["rejected"])], [comparison], changed
-    )
+    items = [
+        Item(*side, columns=facts[name], spans=_spans(row, name, side[1], columns))
+        for name, side in (("chosen", chosen), ("rejected", rejected))
+    ]
+    return _with_further(row, columns, Parsed(items, [comparison], changed))
+
+
+def _spans(row: Mapping[str, Any], side: str, response: Text, columns: Columns) -> tuple[Span, ...]:
+    """The parts of one side: as given, or sentences where only their scores are."""
+    segments, scores = (_json_list(row, f"{side}_segment{end}") for end in ("s", "_scores"))
+    if segments is None and scores is None:
+        return ()
+    text = plain_text(response)
+    if segments is None:
+        segments = [{"start": start, "end": end} for start, end in sentences(text)]
+    return as_spans(text, segments, scores, f"{side}_segments")
+
+
+def _json_list(row: Mapping[str, Any], name: str) -> list[Any] | None:
+    """The list in field `name`, which may be spelled as JSON; None where the field is absent or empty."""
+    value = row.get(name)
+    if value is None or value == "":
+        return None
+    value = _untyped(value)
+    if not isinstance(value, list | tuple):
+        raise RowFault(f"field {name!r} is not a list", f"it is {_kind(value)}")
+    return list(value)
+
+
+def _further_columns(columns: Columns) -> dict[str, str]:
+    """Columns of the source that hold further texts, each with its role."""
+    found: dict[str, str] = {}
+    for name, role in _FURTHER.items():
+        if name in columns.names - columns.numeric and role not in found.values():
+            found[name] = role
+    return found
+
+
+def _with_further(row: Mapping[str, Any], columns: Columns, parsed: Parsed, *, skip: Iterable[str] = ()) -> Parsed:
+    """`parsed` with the row's further texts as items of their roles, behind its responses."""
+    first = parsed.items[0]
+    for name, role in _further_columns(columns).items():
+        value = row.get(name)
+        if value is None or name in skip:
+            continue
+        text = text_or_messages(value, name, columns)
+        if not plain_text(text).strip():
+            parsed.changed.append(f"empty {name!r} left out")
+            continue
+        context = first.context
+        if role == "rationale":
+            if parsed.items[1].context != context:
+                raise RowFault("a rationale needs one prompt for both responses", f"field {name!r}")
+            question = rationale_question(context, parsed.items[0].response, parsed.items[1].response)
+            context = question if isinstance(context, str) else (Message("user", question),)
+        if isinstance(context, str) and not isinstance(text, str):
+            text = plain_text(text)
+        context, response, _ = _answer(context, text, name)
+        parsed.items.append(Item(context, response, role=role))
+    return parsed
 
 
 def _annotator(row: Mapping[str, Any]) -> str | None:
@@ -427,7 +513,8 @@ def _alpaca(row: Mapping[str, Any], columns: Columns) -> Parsed:
     context = (Message("user", texts[0]),)
     items = [Item(context, (Message("assistant", text),)) for text in texts[1:]]
     winner, preference = (1, second) if second > 0.5 else (0, 1 - second)
-    return Parsed(items, [Comparison(winner, 1 - winner, preference, annotator=_annotator(row))])
+    comparison = Comparison(winner, 1 - winner, preference, annotator=_annotator(row))
+    return _with_further(row, columns, Parsed(items, [comparison]))
 
 
 def _facts(row: Mapping[str, Any], columns: Columns) -> dict[str, float]:
@@ -507,7 +594,7 @@ def _several(row: Mapping[str, Any], columns: Columns) -> tuple[list[tuple[Text,
     for name in sorted(_list_facts(columns)):
         if row.get(name) is None:
             continue
-        key = {"scores": "score", "ratings": "rating"}.get(name, name)
+        key = _RATINGS.get(name, name)
         for fact, value in zip(facts, _list(row, name, columns, len(sides)), strict=True):
             if value is not None:
                 fact[key] = _finite(value, name)
@@ -520,14 +607,13 @@ def _ranked(row: Mapping[str, Any], columns: Columns) -> Parsed:
     for rank in ranks:
         if not _is_number(rank) or rank != int(rank) or rank < 1:
             raise RowFault("field 'ranks' holds something that is no rank", f"{rank!r}; 1 is best")
-    return Parsed(
-        [Item(*side, rank=int(rank), columns=fact) for side, rank, fact in zip(sides, ranks, facts, strict=True)]
-    )
+    items = [Item(*side, rank=int(rank), columns=fact) for side, rank, fact in zip(sides, ranks, facts, strict=True)]
+    return _with_further(row, columns, Parsed(items), skip=["rationale"])
 
 
 def _rated(row: Mapping[str, Any], columns: Columns) -> Parsed:
     sides, facts = _several(row, columns)
-    for name in ("scores", "ratings"):
+    for name in _RATINGS:
         value = row.get(name)
         value = value if columns.typed else _untyped(value)
         if isinstance(value, Mapping):  # a list per dimension
@@ -541,7 +627,8 @@ def _rated(row: Mapping[str, Any], columns: Columns) -> Parsed:
             raise RowFault(f"field {name!r} is not a list of numbers", f"it is {_kind(value)}")
     if not any(facts):
         raise RowFault("no response has a rating")
-    return Parsed([Item(*side, columns=fact) for side, fact in zip(sides, facts, strict=True)])
+    items = [Item(*side, columns=fact) for side, fact in zip(sides, facts, strict=True)]
+    return _with_further(row, columns, Parsed(items), skip=["rationale"])
 
 
 def _stepwise(row: Mapping[str, Any], columns: Columns) -> Parsed:
@@ -561,10 +648,22 @@ def _stepwise(row: Mapping[str, Any], columns: Columns) -> Parsed:
     return Parsed(items)
 
 
+def _tree(row: Mapping[str, Any], columns: Columns) -> Parsed:
+    prompt = _prompt(row, columns)
+    if not isinstance(prompt, str):
+        raise RowFault("field 'prompt' is not text", "the steps of a solution continue a text")
+    nodes = _json_list(row, "nodes")
+    if nodes is None:
+        raise RowFault("missing field 'nodes'")
+    return Parsed(node_items(prompt, nodes))
+
+
 _RESPONSES = frozenset(
     {"chosen", "rejected", "completion", "completions", "responses", "output_1", "output_2", "messages"}
 )
-_PAIR_FACTS = frozenset({"prompt", "margin", "preference", "votes_chosen", "votes_rejected", "annotator"})
+_PAIR_FACTS = _SEGMENTS | frozenset(
+    {"prompt", "margin", "preference", "votes_chosen", "votes_rejected", "annotator", *_FURTHER}
+)
 
 
 def _only(*names: str) -> frozenset[str]:
@@ -579,7 +678,7 @@ FORMATS: dict[str, Format] = {
             "two outputs and a judge's verdict",
             ("instruction", "output_1", "output_2", "preference"),
             frozenset({"chosen", "rejected"}),
-            frozenset({"annotator"}),
+            frozenset({"annotator", *_FURTHER}),
             _no_facts,
             _alpaca,
         ),
@@ -591,6 +690,15 @@ FORMATS: dict[str, Format] = {
             _PAIR_FACTS,
             _side_facts,
             _pair,
+        ),
+        Format(
+            "joint",
+            "a chosen and a rejected pair of a prompt and its response",
+            _TWO_PROMPTS,
+            _RESPONSES | {"prompt"},
+            _PAIR_FACTS - {"prompt", "rationale"},
+            _side_facts,
+            _two_prompts,
         ),
         Format(
             "hh",
@@ -606,16 +714,16 @@ FORMATS: dict[str, Format] = {
             "several responses with ranks, 1 is best",
             ("prompt", "responses", "ranks"),
             _only("responses", "messages"),
-            frozenset({"scores", "ratings"}),
+            frozenset({*_RATINGS, *_FURTHER}) - {"rationale"},
             _list_facts,
             _ranked,
         ),
         Format(
             "rated",
             "several responses with scores or ratings",
-            ("prompt", "responses", ("scores", "ratings")),
+            ("prompt", "responses", tuple(_RATINGS)),
             _only("responses", "messages"),
-            frozenset(),
+            frozenset(_FURTHER) - {"rationale"},
             _list_facts,
             _rated,
         ),
@@ -664,9 +772,24 @@ FORMATS: dict[str, Format] = {
             _row_facts,
             _every_turn,
         ),
+        Format(
+            "tree",
+            "a tree of solution steps, one object per node",
+            ("prompt", "nodes"),
+            _RESPONSES,
+            frozenset(),
+            _no_facts,
+            _tree,
+        ),
         Format("text", "text to learn from", ("text",), _RESPONSES, frozenset(), _row_facts, _plain),
         Format(
-            "prompt_only", "prompts to answer", ("prompt",), _RESPONSES | {"text"}, frozenset(), _no_facts, _prompt_only
+            "prompt_only",
+            "prompts to answer",
+            ("prompt",),
+            _RESPONSES | {"text", "nodes"},
+            frozenset(),
+            _no_facts,
+            _prompt_only,
         ),
     )
 }

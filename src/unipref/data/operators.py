@@ -1,19 +1,179 @@
 """Operators: records to records, with an account of every one they drop, change or add."""
 
 import hashlib
+import math
 import random
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison, Item, Record, Text
 from unipref.data.report import DataReport, RowFault
 from unipref.data.split import is_heldout
 
-__all__ = ["as_pairs", "chosen_only", "limit_records", "mismatch", "split_records"]
+__all__ = [
+    "Chain",
+    "LeftOut",
+    "Operator",
+    "RecordOperator",
+    "Step",
+    "as_pairs",
+    "chosen_only",
+    "digest",
+    "each",
+    "limit_records",
+    "mismatch",
+    "rated",
+    "responses_of",
+    "split_records",
+    "unused_id",
+    "with_items",
+    "with_pairs",
+]
 
 _RATINGS = ("score", "rating", "reward")
+Account = tuple[list[Record], DataReport]
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """Records to records, and the account of every one that was dropped, changed or added. The input stays as it is."""
+
+    def __call__(self, records: Sequence[Record]) -> Account: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operator with its name and options: equal to another where these are; the `repr` is the call that built it."""
+
+    key: str
+    options: Mapping[str, Any]
+    run: Callable[[Sequence[Record]], Account] = field(compare=False)
+
+    def __call__(self, records: Sequence[Record]) -> Account:
+        return self.run(records)
+
+    def __repr__(self) -> str:
+        values = {name: getattr(value, "__name__", repr(value)) for name, value in self.options.items()}
+        return f"{self.key}({', '.join(f'{name}={value}' for name, value in values.items())})"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Operators one after another, as one.
+
+    Example:
+        >>> Chain(())([])[1].n_read
+        0
+    """
+
+    steps: tuple[Operator, ...]
+
+    def __call__(self, records: Sequence[Record]) -> Account:
+        found, report = list(records), DataReport(n_read=len(records), n_kept=len(records))
+        for step in self.steps:
+            found, later = step(found)
+            report = report.then(later)
+        return found, report
+
+
+class LeftOut(Exception):
+    """A sound record that the operator leaves out; the text says why."""
+
+
+RecordOperator = Callable[[Record], Iterable[Record]]
+
+
+def each(
+    key: str, options: Mapping[str, Any], make: RecordOperator, *, changed: str = "", added: str = "further record"
+) -> Step:
+    """The operator that puts `make(record)` in the place of every record.
+
+    Its first result is the record itself, counted as `changed` where it differs; others are counted as `added`.
+    `make` raises `RowFault` to set a record aside and `LeftOut` to leave it out. An id that stands twice gets a number.
+    """
+
+    def run(records: Sequence[Record]) -> Account:
+        report = DataReport(n_read=len(records))
+        kept: list[Record] = []
+        seen: dict[str, int] = {}
+        for record in records:
+            try:
+                found = list(make(record))
+                if not found:
+                    raise LeftOut("nothing to make of it")
+            except RowFault as fault:
+                report.drop(fault, source=record.source or record.id, line=record.line, strict=False)
+                continue
+            except LeftOut as why:
+                report.leave_out(str(why))
+                continue
+            report.change(changed, found[0] != record)
+            report.add(added, len(found) - 1)
+            kept += [replace(one, id=unused_id(one.id, seen)) for one in found]
+        report.n_kept = len(kept)
+        return kept, report
+
+    return Step(key, options, run)
+
+
+def with_pairs(
+    record: Record,
+    pairs: Mapping[tuple[int, int], float | None],
+    *,
+    keep: Iterable[int] | None = None,
+    **changes: Any,
+) -> Record:
+    """`record` with comparisons for `pairs`, (winner, loser) -> margin, between its responses `keep` (those in a pair,
+    where it is not given), in the order they stand in, and behind them every item of another role."""
+    used = sorted({i for pair in pairs for i in pair} if keep is None else keep)
+    place = {old: new for new, old in enumerate(used)}
+    comparisons = tuple(Comparison(place[i], place[j], margin=margin) for (i, j), margin in pairs.items())
+    return with_items(record, used, comparisons=comparisons, **changes)
+
+
+def unused_id(name: str, seen: dict[str, int]) -> str:
+    """`name`, or the first of name#2, name#3, ... that is not in `seen`, which learns it."""
+    count = seen[name] = seen.get(name, 0) + 1
+    return name if count == 1 else unused_id(f"{name}#{count}", seen)
+
+
+def responses_of(record: Record) -> list[int]:
+    """Indices of the items that are sides of comparisons, members of a list or labelled: of role "response"."""
+    return [i for i, item in enumerate(record.items) if item.role == "response"]
+
+
+def rated(record: Record, by: str) -> dict[int, float]:
+    """The number in column `by` of every response.
+
+    Raises:
+        RowFault: there are fewer than two responses, or one has none.
+    """
+    responses = responses_of(record)
+    if len(responses) < 2:
+        raise RowFault("fewer than two responses", f"{len(responses)}")
+    for i in responses:
+        if math.isnan(record.items[i].columns.get(by, math.nan)):
+            raise RowFault(f"a response has no {by!r}", f"response {i + 1}")
+    return {i: record.items[i].columns[by] for i in responses}
+
+
+def with_items(record: Record, keep: Sequence[int], **changes: Any) -> Record:
+    """`record` with the responses `keep` alone, in that order, and behind them every item of another role.
+
+    Comparisons between kept responses stay, unless `changes` gives others (in the new order).
+    """
+    place = {old: new for new, old in enumerate(keep)}
+    others = [item for item in record.items if item.role != "response"]
+    kept = tuple(
+        replace(c, winner=place[c.winner], loser=place[c.loser])
+        for c in record.comparisons
+        if c.winner in place and c.loser in place
+    )
+    items = (*(record.items[i] for i in keep), *others)
+    return replace(record, **{"items": items, "comparisons": kept, **changes})
 
 
 def split_records(records: Sequence[Record], *, share: float) -> tuple[list[Record], list[Record]]:
@@ -42,25 +202,28 @@ def limit_records(records: Sequence[Record], n: int, *, seed: int = 0) -> tuple[
     if n >= len(records):
         return list(records), report
     report.left_out["limit"] = len(records) - n
-    order = sorted(range(len(records)), key=lambda i: (_digest(records[i], seed), records[i].id))
+    order = sorted(range(len(records)), key=lambda i: (digest(records[i], seed), records[i].id))
     return [records[i] for i in sorted(order[:n])], report
 
 
-def _digest(record: Record, seed: int) -> bytes:
-    texts = [(item.context, item.response) for item in record.items]
+def digest(record: Record, seed: int) -> bytes:
+    """A hash of the record's responses with their contexts, and of `seed`: what a choice by chance goes by, so that
+    the order of a file does not matter."""
+    texts = [(record.items[i].context, record.items[i].response) for i in responses_of(record)]
     return hashlib.sha256(repr((seed, texts)).encode("utf-8", "backslashreplace")).digest()
 
 
 def chosen_only(records: Sequence[Record]) -> tuple[list[Record], DataReport]:
     """The responses worth imitating, for supervised fine-tuning: of a comparison the preferred side, of a list the
     best-ranked (or best-rated) response, of labelled responses those with thumbs up, and every unjudged response.
+    Items of other roles are left behind.
     """
     report = DataReport(n_read=len(records))
     kept = []
     for record in records:
         keep = _worth_imitating(record)
         if not keep:
-            report.left_out["no response with thumbs up"] = report.left_out.get("no response with thumbs up", 0) + 1
+            report.leave_out("no response with thumbs up")
             continue
         report.change("only preferred responses kept", len(keep) < len(record.items))
         kept.append(replace(record, items=tuple(record.items[i] for i in keep), comparisons=()))
@@ -70,19 +233,21 @@ def chosen_only(records: Sequence[Record]) -> tuple[list[Record], DataReport]:
 
 def _worth_imitating(record: Record) -> list[int]:
     items = record.items
+    responses = responses_of(record)
     if record.comparisons:
         return sorted({c.winner if c.preference >= 0.5 else c.loser for c in record.comparisons})
-    if any(item.label is not None for item in items):
-        return [i for i, item in enumerate(items) if item.label]
-    goodness = _goodness(items) if len(items) > 1 else {}
+    if any(items[i].label is not None for i in responses):
+        return [i for i in responses if items[i].label]
+    goodness = _goodness(items) if len(responses) > 1 else {}
     if goodness:
         best = max(goodness.values())
         return [i for i, value in goodness.items() if value == best][:1]
-    return list(range(len(items)))
+    return responses
 
 
 def _goodness(items: Sequence[Item], by: str | None = None) -> dict[int, float]:
-    """How good each ranked or rated item is, higher is better; items without a rank or rating are absent."""
+    """How good each ranked or rated response is, higher is better; those without a rank or rating are absent."""
+    items = [item if item.role == "response" else replace(item, rank=None, columns={}) for item in items]
     if by is None and any(item.rank is not None for item in items):
         return {i: -float(item.rank) for i, item in enumerate(items) if item.rank is not None}
     name = by or next((name for name in _RATINGS if any(name in item.columns for item in items)), None)
@@ -97,7 +262,7 @@ def as_pairs(
     Lists get a comparison for every two responses that differ in rank or rating ("all"), or one of the best against
     the worst ("best_worst"); a difference in rating becomes the comparison's margin. Labelled responses to one prompt
     become one record that compares every thumbs up with every thumbs down. Records with comparisons stay as they are.
-    A record's weight holds for each of its comparisons.
+    A record's weight holds for each of its comparisons. Items of other roles come along, each once.
 
     Args:
         which: "all" or "best_worst"; of labelled responses "best_worst" takes the first of each label.
@@ -115,8 +280,8 @@ def as_pairs(
     for record in records:
         if record.comparisons:
             paired.append(record)
-        elif len(record.items) == 1 and record.items[0].label is not None:
-            thumbs[record.items[0].context].append(record)
+        elif len(found := responses_of(record)) == 1 and record.items[found[0]].label is not None:
+            thumbs[record.items[found[0]].context].append(record)
         else:
             try:
                 paired.append(_compare_list(record, which, by))
@@ -132,8 +297,7 @@ def as_pairs(
                 report.drop(fault, source=member.source or member.id, line=member.line, strict=False)
             continue
         paired.append(record)
-        joined = "joined with another response to its prompt"
-        report.left_out[joined] = report.left_out.get(joined, 0) + len(group) - 1
+        report.leave_out("joined with another response to its prompt", len(group) - 1)
     if not paired:
         raise DataError(
             f"no pair can be made of {len(records)} records: {report.counts or 'there are none'}; "
@@ -144,6 +308,7 @@ def as_pairs(
 
 
 def _compare_labels(group: list[Record], which: str) -> Record | None:
+    group = [with_items(record, responses_of(record)) for record in group]
     ups = [record for record in group if record.items[0].label]
     downs = [record for record in group if not record.items[0].label]
     if which == "best_worst":
@@ -157,9 +322,11 @@ def _compare_labels(group: list[Record], which: str) -> Record | None:
     if not pairs:
         return None
     members = [*ups, *downs]
+    others = [item for member in members for item in member.items[1:]]
+    others = [item for i, item in enumerate(others) if item not in others[:i]]
     return replace(
         group[0],
-        items=tuple(replace(member.items[0], label=None) for member in members),
+        items=(*(replace(member.items[0], label=None) for member in members), *others),
         comparisons=pairs,
         weight=sum(member.weight for member in members) / len(members),
     )
@@ -169,7 +336,7 @@ def _compare_list(record: Record, which: str, by: str | None) -> Record:
     goodness = _goodness(record.items, by)
     if len(goodness) < 2:
         raise RowFault("fewer than two responses have a rank or rating")
-    ranked = by is None and any(item.rank is not None for item in record.items)
+    ranked = by is None and any(record.items[i].rank is not None for i in responses_of(record))
     order = sorted(goodness, key=lambda i: (-goodness[i], i))
     pairs = [(i, j) for at, i in enumerate(order) for j in order[at + 1 :]]
     if which == "best_worst":
@@ -179,19 +346,11 @@ def _compare_list(record: Record, which: str, by: str | None) -> Record:
     ]
     if not pairs:
         raise RowFault("no two responses differ in rank or rating")
-    used = sorted({i for pair in pairs for i in pair})
-    return replace(
-        record,
-        items=tuple(record.items[i] for i in used),
-        comparisons=tuple(
-            Comparison(used.index(i), used.index(j), margin=None if ranked else goodness[i] - goodness[j])
-            for i, j in pairs
-        ),
-    )
+    return with_pairs(record, {(i, j): None if ranked else goodness[i] - goodness[j] for i, j in pairs})
 
 
 def mismatch(records: Sequence[Record], *, seed: int, epoch: int) -> list[Record]:
-    """For every item, in order, a record of its context with the response of an item that has another context.
+    """For every response, in order, a record of its context with a response to another context.
 
     KTO's baseline is the mean log-ratio over these. They are fixed by (seed, epoch) over the whole data set, so
     they depend neither on batches nor on ranks. Every response is used once, unless one prompt holds more than half
@@ -200,7 +359,7 @@ def mismatch(records: Sequence[Record], *, seed: int, epoch: int) -> list[Record
     Raises:
         DataError: fewer than two different prompts, so that no response is a stranger's.
     """
-    items = [(record, k) for record in records for k in range(len(record.items))]
+    items = [(record, k) for record in records for k in responses_of(record)]
     by_context: dict[Text, list[int]] = defaultdict(list)
     for i, (record, k) in enumerate(items):
         by_context[record.items[k].context].append(i)
@@ -213,7 +372,9 @@ def mismatch(records: Sequence[Record], *, seed: int, epoch: int) -> list[Record
         replace(
             record,
             id=f"{record.id}~{k}",
-            items=(replace(record.items[k], label=None, rank=None, columns={}, **_response(items[donor[i]])),),
+            items=(
+                replace(record.items[k], label=None, rank=None, columns={}, spans=(), **_response(items[donor[i]])),
+            ),
             comparisons=(),
         )
         for i, (record, k) in enumerate(items)

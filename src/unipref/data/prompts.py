@@ -1,11 +1,19 @@
 """Where the prompt ends when the data does not say: at a turn or a word boundary, never inside a word."""
 
+import hashlib
 import re
 
-from unipref.core.records import Message, Text
+from unipref.core.records import Message, Text, plain_text
 from unipref.data.report import RowFault
 
-__all__ = ["first_user_turn", "parse_transcript", "shared_length", "split_last_turn", "split_text"]
+__all__ = [
+    "first_user_turn",
+    "parse_transcript",
+    "rationale_question",
+    "shared_length",
+    "split_last_turn",
+    "split_text",
+]
 
 _SPEAKER = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
@@ -97,3 +105,23 @@ def first_user_turn(context: Text, response: Text) -> str:
         if message.role == "user":
             return message.content
     return "\n\n".join(message.content for message in (*context, *response))
+
+
+def rationale_question(context: Text, one: Text, other: Text) -> str:
+    """The question that a rationale answers: which of two responses is better, and why.
+
+    The responses stand in the order of their hashes, so the question is the same whichever of them won and their
+    places say nothing of it; the code released for arXiv:2407.14477 lists the chosen one first.
+    """
+    if isinstance(context, str):
+        asked = context
+    elif len(context) == 1:
+        asked = context[0].content
+    else:
+        asked = "\n\n".join(f"{message.role}: {message.content}" for message in context)
+    texts = [plain_text(one), plain_text(other)]
+    first, second = sorted(texts, key=lambda text: hashlib.sha256(f"{asked}\x00{text}".encode()).digest())
+    return (
+        f"Which of two responses to a prompt is better, and why?\n\nPrompt:\n{asked.strip()}\n\n"
+        f"Response A:\n{first.strip()}\n\nResponse B:\n{second.strip()}\n\nExplanation:\n"
+    )

@@ -1,5 +1,6 @@
 """Records from anybody's preference data, with an account of every row."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from unipref.core.errors import DataError
 from unipref.core.records import Record
 from unipref.data.formats import Columns, choose_format, number
-from unipref.data.operators import limit_records
+from unipref.data.operators import limit_records, unused_id
 from unipref.data.prompts import first_user_turn
 from unipref.data.report import DataReport, RowFault
 from unipref.data.sources import Source, open_source
@@ -64,7 +65,7 @@ def read_records(
     for one in sources:
         found, report = _read(open_source(one), format, strict, domain_field, user_field)
         reports.append(report)
-        records += [replace(record, id=_unused(record.id, seen)) for record in found]
+        records += [replace(record, id=unused_id(record.id, seen)) for record in found]
     report = DataReport.merged(reports)
     if limit is not None:
         records, cut = limit_records(records, limit, seed=seed)
@@ -74,12 +75,6 @@ def read_records(
 
 def _are_rows(source: Sequence[Any]) -> bool:
     return any(isinstance(row, Mapping) for row in source)
-
-
-def _unused(name: str, seen: dict[str, int]) -> str:
-    """`name`, or the first of name#2, name#3, ... that is not in `seen`, which learns it."""
-    count = seen[name] = seen.get(name, 0) + 1
-    return name if count == 1 else _unused(f"{name}#{count}", seen)
 
 
 def _read(
@@ -125,6 +120,10 @@ def _read(
             f"{source.name}: none of the {len(source.rows)} rows can be read as {chosen}. {_reasons(report)}"
         )
     report.n_kept = len(records)
+    further = Counter(item.role for record in records for item in record.items if item.role != "response")
+    if further:
+        counts = ", ".join(f"{count:,} x {role}" for role, count in sorted(further.items()))
+        report.notes.append(f"{source.name}: texts beside the responses: {counts}.")
     unused = columns.names - chosen.used(columns) - {"weight", *names}
     if unused:
         report.notes.append(f"{source.name}: columns not used: {', '.join(sorted(unused))}.")

@@ -35,7 +35,7 @@ class SetAside:
 
 @dataclass
 class DataReport:
-    """An account of rows. Always ``n_read == n_kept + len(set_aside) + sum(left_out.values())``.
+    """An account of rows. Always ``n_read + sum(added) == n_kept + len(set_aside) + sum(left_out)``, of their values.
 
     Attributes:
         n_read: rows that came in.
@@ -43,6 +43,7 @@ class DataReport:
         set_aside: faulty rows, in order.
         left_out: sound rows that were asked to be left out, by reason ("limit", ...).
         changed: kept rows that differ from what was read, by what changed.
+        added: records made beside those that were read, by what they are.
         notes: what a reader should know, one sentence each.
         sources: per source its number of rows, format and content hash.
     """
@@ -52,6 +53,7 @@ class DataReport:
     set_aside: list[SetAside] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
+    added: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -85,8 +87,9 @@ class DataReport:
 
     def _absorb(self, other: "DataReport") -> None:
         self.set_aside += other.set_aside
-        for mine, theirs in ((self.left_out, other.left_out), (self.changed, other.changed)):
-            for key, count in theirs.items():
+        for name in ("left_out", "changed", "added"):
+            mine = getattr(self, name)
+            for key, count in getattr(other, name).items():
                 mine[key] = mine.get(key, 0) + count
         self.notes += [note for note in other.notes if note not in self.notes]
         self.sources.update(other.sources)
@@ -104,6 +107,7 @@ class DataReport:
             ],
             "left_out": dict(self.left_out),
             "changed": dict(self.changed),
+            "added": dict(self.added),
             "notes": list(self.notes),
             "sources": {name: dict(facts) for name, facts in self.sources.items()},
         }
@@ -118,6 +122,8 @@ class DataReport:
             parts.append("Left out " + ", ".join(f"{_rows(n)} ({why})" for why, n in self.left_out.items()) + ".")
         if self.changed:
             parts.append("Changed: " + "; ".join(f"{n:,} x {what}" for what, n in self.changed.items()) + ".")
+        if self.added:
+            parts.append("Added: " + "; ".join(f"{n:,} x {what}" for what, n in self.added.items()) + ".")
         return " ".join([*parts, *self.notes])
 
     def drop(self, fault: RowFault, *, source: str, line: int | None, strict: bool) -> None:
@@ -130,6 +136,16 @@ class DataReport:
         if strict:
             raise DataError(f"{row}; mend or remove the row, or leave strict off to set such rows aside") from fault
         self.set_aside.append(row)
+
+    def leave_out(self, why: str, count: int = 1) -> None:
+        """Count `count` sound rows that were asked to be left out."""
+        if count:
+            self.left_out[why] = self.left_out.get(why, 0) + count
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Count `count` records made beside those that were read."""
+        if count:
+            self.added[what] = self.added.get(what, 0) + count
 
     def change(self, what: str, count: int = 1) -> None:
         """Count `count` kept rows that differ from what was read."""

@@ -17,8 +17,10 @@ from unipref.objectives.discrepancies import Link
 from unipref.objectives.parts import Part, exact, wide
 from unipref.objectives.randomness import uniform
 from unipref.objectives.states import moving, oriented
+from unipref.objectives.targets import labels
 from unipref.objectives.terms import Term
 from unipref.objectives.units import pair, point
+from unipref.objectives.weights import one
 
 __all__ = ["across_prompts", "contrast_matrix", "dynamic", "log_mean_exp", "outlier_filter", "robust"]
 
@@ -169,6 +171,9 @@ class across_prompts(Coupled):
         super().__post_init__()
         if not isinstance(self.discrepancy, Link):
             raise ConfigError(f"a contrast across prompts needs a link, not {self.discrepancy!r}")
+        for slot, plain in (("offset", ()), ("target", labels()), ("weight", one())):
+            if getattr(self, slot) != plain:
+                raise ConfigError(f"a contrast across prompts has no {slot} per pair; it got {getattr(self, slot)!r}")
         if self.similarity is not None and not self.similarity > 0:
             raise ConfigError(f"the temperature of the similarity must be above 0, got {self.similarity}")
 

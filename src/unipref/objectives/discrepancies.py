@@ -153,7 +153,7 @@ class class_entropy(Part):
     """-log softmax(z)[k] of a row of class scores z and the class k in 0 ... C - 1 that the target names."""
 
     def between(self, z: Tensor, target: Tensor, extra: float, weight: tuple[Tensor | float, Tensor | float]) -> Tensor:
-        """(N,) losses of (N, C) scores and (N,) classes. An offset moves all classes alike, so `extra` does not enter."""
+        """(N,) losses of (N, C) scores and (N,) classes. An offset moves all classes alike: `extra` does not enter."""
         return weight[0] * F.cross_entropy(z, target.long(), reduction="none")
 
 

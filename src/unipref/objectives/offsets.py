@@ -42,7 +42,10 @@ class difference(Part):
 
     def __call__(self, batch: Batch, unit: pair | point) -> Tensor:
         """(N,)"""
-        return self.scale * unit.contrast(self.of(batch).detach(), batch).nan_to_num()
+        values = self.of(batch).detach()
+        # lengths are integers, float32 where they are widened; the scale is applied in the precision of the scores
+        values = values.to(torch.promote_types(values.dtype, wide(batch.item("logp")).dtype))
+        return self.scale * unit.contrast(values, batch).nan_to_num()
 
 
 def length_gap(alpha: float) -> difference:

@@ -198,7 +198,7 @@ class clipped(Part):
 
 @dataclass(frozen=True, repr=False)
 class beside(Part):
-    """For every item, the mean of `of` over the texts of one role in its record, by no weights; 0 where it has none.
+    """For every item, the mean of `of` over the texts of one role in its record, all alike; 0 where it has none.
 
     The gradient goes to those texts.
     """

@@ -47,7 +47,7 @@ HEADS = (
     "kl_mask",
 )  # columns that a trained head gives
 COMPUTED = ("kl", "reverse_kl")  # columns per token that the engine computes against a live reference
-_LABELS, _ONE, _LOGISTIC, _LINEAR, _MEAN_LOGP = labels(), one(), logistic(), linear(), mean_logp()
+_LABELS, _ONE, _LOGISTIC, _LINEAR, _MEAN_LOGP, _GROUP = labels(), one(), logistic(), linear(), mean_logp(), group()
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,10 +163,12 @@ class Term(Part):
 
     def __repr__(self) -> str:
         kinds = {pair: "pairwise", point: "pointwise", group: "groupwise"}
-        kind = kinds.get(type(self.unit))
+        kind = "groupwise" if isinstance(self.unit, group) else kinds.get(type(self.unit))
         if kind is None:
             return super().__repr__()
         arguments = [repr(self.name), f"score={self.score!r}"]
+        if kind == "groupwise" and self.unit != _GROUP:
+            arguments.append(f"unit={self.unit!r}")
         if isinstance(self.unit, point):
             arguments += [
                 f"{slot}={v!r}"
@@ -230,14 +232,15 @@ def groupwise(
     *,
     score: Part,
     link: ListLoss,
+    unit: group = _GROUP,
     target: Part = _LABELS,
     offset: tuple[Part, ...] = (),
     weight: Part = _ONE,
     schedule: Part | None = None,
     role: str = "preference",
 ) -> Term:
-    """A term on all responses of a record together; `link` is one of `unipref.objectives.lists`."""
-    return Term(name, score, group(), link, offset, target, weight, schedule=schedule, role=role)
+    """A term on all responses of a record together; `link` and `unit` are of `unipref.objectives.lists`."""
+    return Term(name, score, unit, link, offset, target, weight, schedule=schedule, role=role)
 
 
 def nll(name: str = "nll", *, of: str = "preferred", score: Part = _MEAN_LOGP, per: str = "response") -> Term:

@@ -172,7 +172,7 @@ class token_importance(Part):
 def clipped_ratio(log_ratio: Tensor, clip: float | None) -> Tensor:
     """e^log_ratio, held in [1 - clip, 1 + clip]; without `clip` at most the largest number that stays finite."""
     if clip is None:
-        return torch.exp(log_ratio.clamp(max=80.0))  # e^80 times a log-probability is finite in float32
+        return torch.exp(log_ratio.clamp(max=60.0))  # e^60 times any log-probability is finite in float32
     return torch.exp(log_ratio).clamp(max(0.0, 1 - clip), 1 + clip)
 
 

@@ -15,7 +15,7 @@ from unipref.objectives.terms import Term
     needs=("group", "len", "reward"),
     citation=Citation(
         "AMPO: Active Multi-Preference Optimization for Self-play Preference Selection",
-        ("Taneesh Gupta", "and others"),
+        ("Taneesh Gupta", "Rahul Madhavan", "Xuchao Zhang", "Chetan Bansal", "Saravan Rajmohan"),
         2025,
         "2502.18293",
     ),

@@ -64,6 +64,8 @@ def exo(
         target: "rewards", or "labels": pairs whose target is (1 - flip, flip), soft labels likewise smoothed.
         flip: above 0, since a target of 0 makes the loss infinite. Default: sigmoid(-10), the authors' odds of e^10.
     """
+    if not beta_r > 0:
+        raise ConfigError(f"exo divides rewards by beta_r, which must be above 0: {beta_r}")
     if target == "rewards":
         return groupwise("exo", score=log_ratio(beta), link=kl_fwd(), target=reach(column("reward"), 1 / beta_r))
     if target != "labels":

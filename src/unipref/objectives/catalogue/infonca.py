@@ -27,7 +27,7 @@ def contrastive(name: str, link: ListLoss, beta: float, alpha: float, target: st
 
 @method(
     "infonca",
-    source="arXiv:2402.05369 Eq. 7, as in github.com/thu-ml/Noise-Contrastive-Alignment",
+    source="arXiv:2402.05369, as in github.com/thu-ml/Noise-Contrastive-Alignment",
     formula="-sum_i q_i log softmax(beta * h)_i, q = softmax(reward / alpha), h = logp - ref_logp",
     needs=("group", "ref_logp", "reward"),
     citation=NCA,

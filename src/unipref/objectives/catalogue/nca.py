@@ -8,7 +8,7 @@ from unipref.objectives.terms import Term
 
 @method(
     "nca",
-    source="arXiv:2402.05369 Eq. 12, as in github.com/thu-ml/Noise-Contrastive-Alignment",
+    source="arXiv:2402.05369, as in github.com/thu-ml/Noise-Contrastive-Alignment",
     formula="-sum_i [q_i log sigmoid(s_i) + log sigmoid(-s_i) / K], s = beta * h, q = softmax(reward / alpha)",
     needs=("group", "ref_logp", "reward"),
     citation=NCA,

@@ -10,7 +10,7 @@ from unipref.objectives.terms import Term, groupwise
 
 @method(
     "pl_dpo",
-    source="arXiv:2305.18290 appendix A.3",
+    source="arXiv:2305.18290 appendix, rankings",
     status="reconstructed",
     formula="sum_k [log sum_{j >= k} e^{s_j} - s_k] over ranks k, s = beta * h",
     needs=("group", "rank", "ref_logp"),

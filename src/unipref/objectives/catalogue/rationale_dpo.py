@@ -47,9 +47,9 @@ _LINKS = {"logistic": logistic(), "linear": linear()}
 def rationale_dpo(*, beta: float = 0.1, gamma: float = 0.1, form: str = "logistic") -> Objective:
     """DPO, and likelihood of a text that says why the chosen response is better, given both responses.
 
-    The rationale's log-probability is a sum, so long rationales weigh more. Its gradient is -gamma for a likely enough
-    short one at most half of that: gamma * sigmoid(-gamma * logp) lies between gamma / 2 and gamma. The rationale has
-    a context of its own that lists both responses; the authors always list the chosen one first.
+    The rationale's log-probability is a sum, so long rationales weigh more: its pull, gamma * sigmoid(-gamma * logp),
+    goes from gamma / 2 for a certain rationale to gamma for an unlikely one. The rationale has a context of its own,
+    which lists both responses; the authors always list the chosen one first, which gives away the position.
 
     Args:
         beta: as in DPO.

@@ -19,7 +19,7 @@ from unipref.objectives.terms import Term, pointwise
         "2405.00675",
     ),
     exceptions={
-        "L2": "responses are fitted one by one; the log-partition is taken as beta-free and constant",
+        "L2": "responses are fitted one by one; the log-partition is taken to be 1 / (2 beta), whatever the prompt",
         "G1": "the loss at the reference is the mean square of the targets",
         "G4": "responses are fitted one by one",
     },

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from unipref.core.cards import UNIPREF as UNIPREF
 from unipref.core.cards import Citation
 from unipref.core.errors import ConfigError, nearest
 from unipref.core.records import Text, plain_text
 
-UNIPREF = Citation("unipref: unified preference optimization for language models", ("The unipref authors",), 2026)
 UPO = Citation(
     "Unified Preference Optimization: Language Model Alignment Beyond the Preference Frontier",
     ("Anirudhan Badrinath", "Prabhat Agarwal", "Jiajing Xu"),
