@@ -230,7 +230,7 @@ def test_all_faults_are_told_at_once_in_the_order_of_the_file(write):
         "line 12: train.schedule: expected 'cosine', 'linear' or 'constant', got 'cosin'",
         "line 13: train.report_to: expected a list, got 3",
         "line 14: train.bounds.kll: unknown key (did you mean 'kl'?)",
-        "line 16: stages.0.method: no method named 'dop' (did you mean 'dpo'?); `unipref methods` lists all",
+        "line 16: stages.0.method: no method named 'dop' (did you mean 'dpop'?); `unipref methods` lists all",
         "line 19: stages.1.train.epoch: unknown key (did you mean 'epochs'?)",
         "line 19: stages.1.train.learning_rate: expected a number greater than 0.0, got -1",
         "line 21: runs.a b: expected a name of letters, digits and . _ + - (it becomes a folder), got 'a b'",

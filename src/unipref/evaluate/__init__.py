@@ -1,15 +1,22 @@
 """What a trained policy is worth: held-out preferences, designer objectives, distance from the reference, alarms."""
 
 from unipref.evaluate._alarms import DEFAULT_BOUNDS, alarms
+from unipref.evaluate._calibration import calibration, temperature_of
+from unipref.evaluate._comparison import SELECTIONS, against_baseline, selection_scores
 from unipref.evaluate._rows import generation_rows, pair_rows
 from unipref.evaluate._summary import differences, summarise, summarise_reference
 
 __all__ = [
     "DEFAULT_BOUNDS",
+    "SELECTIONS",
+    "against_baseline",
     "alarms",
+    "calibration",
     "differences",
     "generation_rows",
     "pair_rows",
+    "selection_scores",
     "summarise",
     "summarise_reference",
+    "temperature_of",
 ]

@@ -9,7 +9,17 @@ import numpy as np
 from unipref.core.errors import ShapeError
 from unipref.core.records import Record, Text, plain_text
 
-__all__ = ["generation_rows", "pair_rows"]
+__all__ = [
+    "conversations_of",
+    "generation_rows",
+    "margins_of",
+    "mean_margins_of",
+    "pair_rows",
+    "raw_margins_of",
+    "weights_of",
+]
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def pair_rows(
@@ -118,6 +128,35 @@ def generation_rows(
     return rows
 
 
+def weights_of(rows: Rows) -> list[float]:
+    """Example weights; 1 where a row has none."""
+    return [row.get("weight", 1.0) for row in rows]
+
+
+def conversations_of(rows: Rows) -> list[str]:
+    """The cluster of each row."""
+    return [row["conversation"] for row in rows]
+
+
+def margins_of(pairs: Rows) -> list[float]:
+    """h_chosen - h_rejected with h = logp - ref_logp, nats."""
+
+    def implicit_reward(row: Mapping[str, Any], side: str) -> float:
+        return row[f"logp_{side}"] - row[f"ref_logp_{side}"]
+
+    return [implicit_reward(row, "chosen") - implicit_reward(row, "rejected") for row in pairs]
+
+
+def raw_margins_of(pairs: Rows) -> list[float]:
+    """logp_chosen - logp_rejected, nats."""
+    return [row["logp_chosen"] - row["logp_rejected"] for row in pairs]
+
+
+def mean_margins_of(pairs: Rows) -> list[float]:
+    """The same with log-probabilities per token."""
+    return [row["logp_chosen"] / row["len_chosen"] - row["logp_rejected"] / row["len_rejected"] for row in pairs]
+
+
 def _readable(context: Text) -> str:
     if isinstance(context, str):
         return context
@@ -131,4 +170,3 @@ def _total(logps: np.ndarray) -> float:
 def _known(value: float) -> float | None:
     value = float(value)
     return value if math.isfinite(value) else None
-

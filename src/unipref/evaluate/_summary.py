@@ -12,12 +12,14 @@ import numpy as np
 
 from unipref.core.errors import ConfigError, nearest
 from unipref.core.statistics import Interval, agreements, mean, mean_difference, wins
+from unipref.evaluate._rows import conversations_of, margins_of, mean_margins_of, raw_margins_of, weights_of
 
-__all__ = ["LENGTH_EDGES", "differences", "summarise", "summarise_reference"]
+__all__ = ["LENGTH_EDGES", "differences", "metrics_of", "summarise", "summarise_reference"]
 
 LENGTH_EDGES = (0, 20, 40, 80)  # words; a bucket starts at each and the last is open
 
 Rows = Sequence[Mapping[str, Any]]
+Metrics = dict[str, tuple[int, Callable[[Rows], Sequence[float]], tuple[float, float] | None]]
 _SHARE = (0.0, 1.0)
 
 
@@ -72,13 +74,13 @@ def summarise(
         **{
             name: _mean(pairs, column, bounds=_SHARE, **settings).as_list()
             for name, column in (
-                ("accuracy", wins(_margins(pairs))),
-                ("ties", [float(margin == 0) for margin in _margins(pairs)]),
-                ("ranking_accuracy", wins(_raw_margins(pairs))),
-                ("ranking_accuracy_per_token", wins(_mean_margins(pairs))),
+                ("accuracy", wins(margins_of(pairs))),
+                ("ties", [float(margin == 0) for margin in margins_of(pairs)]),
+                ("ranking_accuracy", wins(raw_margins_of(pairs))),
+                ("ranking_accuracy_per_token", wins(mean_margins_of(pairs))),
             )
         },
-        "margin": _mean(pairs, _margins(pairs), **settings).as_list(),
+        "margin": _mean(pairs, margins_of(pairs), **settings).as_list(),
         "kl": average(generations, lambda row: row["logp"] - row["ref_logp"]),
         "kl_per_token": _per_token(generations, "logp", "ref_logp", "n_tokens", **settings),
         "length": average(generations, lambda row: row["n_tokens"]),
@@ -135,6 +137,7 @@ def differences(
     controls: Mapping[str, str | Sequence[str]],
     *,
     designer: Collection[str],
+    metrics: Metrics | None = None,
     seed: int = 0,
     resamples: int = 2000,
 ) -> list[dict[str, Any]]:
@@ -143,6 +146,7 @@ def differences(
     Args:
         runs: per run its pair rows and its generation rows.
         controls: per run the run, or runs, that it is compared with.
+        metrics: as `metrics_of` gives them, which is what stands where none are given.
 
     Returns:
         One entry per comparison and metric: a, b, metric, value [a - b, low, high], n (rows of the smaller side) and
@@ -159,13 +163,13 @@ def differences(
             for name in (a, b):
                 if name not in runs:
                     raise ConfigError(f"controls names the run {name!r}, which does not exist{nearest(name, runs)}")
-            for metric, (which, column, bounds) in _metrics(designer).items():
+            for metric, (which, column, bounds) in (metrics or metrics_of(designer)).items():
                 left, right = runs[a][which], runs[b][which]
                 difference = mean_difference(
                     column(left),
                     column(right),
-                    weights=(_weights(left), _weights(right)),
-                    clusters=(_conversations(left), _conversations(right)),
+                    weights=(weights_of(left), weights_of(right)),
+                    clusters=(conversations_of(left), conversations_of(right)),
                     bounds=bounds,
                     seed=seed,
                     resamples=resamples,
@@ -175,18 +179,18 @@ def differences(
     return entries
 
 
-def _metrics(designer: Collection[str]) -> dict[str, tuple[int, Callable[[Rows], Sequence[float]], Any]]:
+def metrics_of(designer: Collection[str]) -> Metrics:
     """Per metric: 0 for pairs or 1 for generations, its column, and the bounds of a difference."""
     share = (-1.0, 1.0)
     table: dict[str, Any] = {
-        "accuracy": (0, lambda rows: wins(_margins(rows)), share),
-        "ranking_accuracy": (0, lambda rows: wins(_raw_margins(rows)), share),
+        "accuracy": (0, lambda rows: wins(margins_of(rows)), share),
+        "ranking_accuracy": (0, lambda rows: wins(raw_margins_of(rows)), share),
     }
     for name in designer:
         table[f"aux.{name}.generations"] = (1, lambda rows, name=name: [row["aux"][name] for row in rows], None)
         table[f"aux.{name}.heldout"] = (
             0,
-            lambda rows, name=name: agreements(_margins(rows), _gaps(rows, name)),
+            lambda rows, name=name: agreements(margins_of(rows), _gaps(rows, name)),
             share,
         )
     table["kl"] = (1, lambda rows: [row["logp"] - row["ref_logp"] for row in rows], None)
@@ -208,7 +212,7 @@ def _objective(name: str, pairs: Rows, generations: Rows, settings: Mapping[str,
     for low, high in zip(LENGTH_EDGES, (*LENGTH_EDGES[1:], None), strict=True):
         texts = [row for row in generations if _within(len(row["text"].split()), low, high)]
         sides = [row for row in pairs if _within(sum(row["words"]) / 2, low, high)]
-        generated, heldout = on_generations(texts), on_pairs(sides, _margins)
+        generated, heldout = on_generations(texts), on_pairs(sides, margins_of)
         buckets.append(
             {
                 "words": [low, None if high is None else high - 1],
@@ -219,7 +223,7 @@ def _objective(name: str, pairs: Rows, generations: Rows, settings: Mapping[str,
         )
     return {
         "generations": on_generations(generations).as_list(),
-        "heldout": on_pairs(pairs, _margins).as_list(),
+        "heldout": on_pairs(pairs, margins_of).as_list(),
         "agreement": on_pairs(pairs, lambda rows: [1.0] * len(rows)).as_list(),
         "data_mean": {"chosen": side_mean(0), "rejected": side_mean(1)},
         "by_length": buckets,
@@ -238,7 +242,7 @@ def _of_seed(number: int, pairs: Rows, generations: Rows, designer: Collection[s
         return _mean(rows, column, seed=0, resamples=1).as_list()[0]
 
     return {
-        "accuracy": value(pairs, wins(_margins(pairs))),
+        "accuracy": value(pairs, wins(margins_of(pairs))),
         "aux": {name: value(generations, [row["aux"][name] for row in generations]) for name in designer},
     }
 
@@ -255,37 +259,14 @@ def _check_aux(pairs: Rows, generations: Rows, designer: Collection[str]) -> Non
 
 
 def _mean(rows: Rows, column: Sequence[float], **settings: Any) -> Interval:
-    return mean(column, weights=_weights(rows), clusters=_conversations(rows), **settings)
+    return mean(column, weights=weights_of(rows), clusters=conversations_of(rows), **settings)
 
 
 def _per_token(rows: Rows, logp: str, ref_logp: str, tokens: str, **settings: Any) -> list[float | None]:
     """Ratio of sums: a token counts once, whichever response it is in."""
     per_token = [(row[logp] - row[ref_logp]) / row[tokens] if row[tokens] else None for row in rows]
-    weights = [weight * row[tokens] for weight, row in zip(_weights(rows), rows, strict=True)]
-    return mean(per_token, weights=weights, clusters=_conversations(rows), **settings).as_list()
-
-
-def _weights(rows: Rows) -> list[float]:
-    return [row.get("weight", 1.0) for row in rows]
-
-
-def _conversations(rows: Rows) -> list[str]:
-    return [row["conversation"] for row in rows]
-
-
-def _margins(rows: Rows) -> list[float]:
-    def implicit_reward(row: Mapping[str, Any], side: str) -> float:
-        return row[f"logp_{side}"] - row[f"ref_logp_{side}"]
-
-    return [implicit_reward(row, "chosen") - implicit_reward(row, "rejected") for row in rows]
-
-
-def _raw_margins(rows: Rows) -> list[float]:
-    return [row["logp_chosen"] - row["logp_rejected"] for row in rows]
-
-
-def _mean_margins(rows: Rows) -> list[float]:
-    return [row["logp_chosen"] / row["len_chosen"] - row["logp_rejected"] / row["len_rejected"] for row in rows]
+    weights = [weight * row[tokens] for weight, row in zip(weights_of(rows), rows, strict=True)]
+    return mean(per_token, weights=weights, clusters=conversations_of(rows), **settings).as_list()
 
 
 def _gaps(rows: Rows, name: str) -> np.ndarray:

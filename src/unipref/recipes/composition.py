@@ -1,18 +1,14 @@
 """What a method of kind "recipe" or "loop" is made of: an objective on changed data, once or in rounds."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from unipref.core.cards import Card
 from unipref.core.errors import ConfigError
-from unipref.core.records import Record
-from unipref.data import DataReport
+from unipref.data import Operator
 from unipref.objectives import Objective, Term, as_objective
 
-__all__ = ["Composition", "Loop", "Operator", "rounds_of"]
-
-Operator = Callable[[Sequence[Record]], tuple[list[Record], DataReport]]
+__all__ = ["Composition", "Loop", "rounds_of"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +17,8 @@ class Composition:
 
     Attributes:
         operators: applied in order, to training and validation records alike.
-        momentum: after training go on by this share of the way from the model that the round before ended with
-            (before it was moved on itself) to this one's; 0 stays.
+        momentum: after training go on by this share of the way to this model from where the round before ended in
+            training (the first round: from the model that it starts from); 0 stays.
     """
 
     objective: Objective | Term
@@ -55,3 +51,9 @@ def rounds_of(card: Card, options: dict[str, Any]) -> tuple[Composition, ...]:
     if isinstance(built, Loop):
         return built.rounds
     return (built if isinstance(built, Composition) else Composition(as_objective(built)),)
+
+
+def collected_by(card: Card, options: dict[str, Any]) -> str:
+    """What the loop of `card` collects between its rounds; "" of others, and where the data at hand are enough."""
+    built = card.build(**options) if card.kind == "loop" else None
+    return built.collects if isinstance(built, Loop) else ""

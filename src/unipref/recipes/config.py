@@ -25,7 +25,7 @@ from unipref.core.errors import ConfigError, UniprefError, nearest
 from unipref.evaluate import DEFAULT_BOUNDS
 from unipref.objectives import as_objective
 from unipref.recipes._source import Key, Source, dotted, merged, read_yaml
-from unipref.recipes.composition import Composition, rounds_of
+from unipref.recipes.composition import Composition, collected_by, rounds_of
 
 __all__ = [
     "Bounds",
@@ -341,6 +341,11 @@ class Stage(_Section):
         own = tuple(_card(each.operator).build(**each.options) for each in self.operators)
         return replace(found, operators=(*own, *found.operators))
 
+    @property
+    def collects(self) -> str:
+        """What the method, a loop, samples or has labelled between its rounds as it is published; "" of others."""
+        return collected_by(_card(self.method), self.options)
+
 
 class Sampling(_Section):
     """What the trained models write for the report."""
@@ -497,6 +502,7 @@ class Recipe(_Section):
 
 
 def _card(key: str) -> Card:
+    import unipref.data.catalogue
     import unipref.recipes.catalogue
     import unipref.rewards  # noqa: F401 (each fills the registry)
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,12 +16,20 @@ from transformers import PrinterCallback, TrainingArguments
 from unipref.core.errors import ConfigError, UniprefError, nearest
 from unipref.core.io import read_jsonl, write_json, writing_folder
 from unipref.core.records import Record
-from unipref.data import DataReport, as_pairs, chosen_only, encode_records, mismatch
+from unipref.data import (
+    TOKEN_COLUMNS,
+    DataReport,
+    as_pairs,
+    chosen_only,
+    encode_records,
+    mismatch,
+    token_columns,
+)
 from unipref.engine import Policy, extrapolate, load_model, load_tokenizer, make_head
 from unipref.objectives import Objective, as_objective, point
 from unipref.recipes.columns import add_columns
-from unipref.recipes.composition import Composition
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
+from unipref.recipes.workbench import Workbench
 from unipref.store import ScoreStore
 from unipref.training import (
     Example,
@@ -33,7 +42,17 @@ from unipref.training import (
 )
 from unipref.training.callbacks import MetricsFile, Progress, StopOnSignal
 
-__all__ = ["Interrupted", "check_trackers", "examples_of", "prepare", "run_stage", "stage_done"]
+__all__ = [
+    "Interrupted",
+    "check_trackers",
+    "examples_of",
+    "load_policy",
+    "load_stage_tokenizer",
+    "prepare",
+    "run_stage",
+    "stage_done",
+    "write_model",
+]
 
 DONE = "done.json"  # written last into a stage's folder
 TRAINED = "trained"  # the model of a round before it is moved on by the loop's momentum
@@ -77,12 +96,8 @@ def examples_of(
         mismatched_seed: attach to each record responses to other records' prompts, for KTO's reference point.
     """
     encoded, report = encode_records(records, tokenizer, max_length=max_length, strict=strict)
-    names = sorted(set(tokens) & {"segment", "segment_score", "diff", "fresh"})
-    if names:
-        from unipref.data import token_columns
-    examples = [
-        Example(e.record, e.trie, tokens=token_columns(e, tokenizer, names) if names else {}) for e in encoded
-    ]
+    names = sorted(set(tokens) & set(TOKEN_COLUMNS))
+    examples = [Example(e.record, e.trie, tokens=token_columns(e, tokenizer, names) if names else {}) for e in encoded]
     if mismatched_seed is not None:
         singles = iter(mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0))
         together = []  # a record's mismatched responses share its context, hence a trie
@@ -96,9 +111,19 @@ def examples_of(
 
 
 def arguments(
-    options: TrainOptions, *, output: Path, seed: int, n_records: int, has_validation: bool, world: int
+    options: TrainOptions,
+    *,
+    output: Path,
+    seed: int,
+    n_records: int,
+    has_validation: bool,
+    world: int,
+    ends_with_checkpoint: bool = True,
 ) -> tuple[TrainingArguments, str]:
     """The trainer's arguments for `options`, and the precision of the forward pass.
+
+    Args:
+        ends_with_checkpoint: the last step leaves one even where `options` ask for none.
 
     Raises:
         ConfigError: the batch cannot be shared by the ranks, or a metric is to be kept that is never measured.
@@ -131,7 +156,7 @@ def arguments(
         logging_nan_inf_filter=False,
         eval_strategy="steps" if evaluates else "no",
         eval_steps=options.eval_steps,
-        save_strategy="steps",
+        save_strategy="steps" if keeps_best or options.save_steps or ends_with_checkpoint else "no",
         save_steps=save_steps,
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
@@ -175,6 +200,8 @@ def run_stage(
     resume: bool,
     show: Callable[[int, int, Mapping[str, Any]], None],
     before: Path | None = None,
+    bench: Workbench | None = None,
+    hand_over: Callable[[Policy, Any], None] | None = None,
 ) -> Path:
     """Train one stage; the model that it ends with is in `folder`/model.
 
@@ -182,6 +209,8 @@ def run_stage(
         before: the folder of the loop's round before this one.
         start: the model that the stage starts from, and its reference.
         show: told about progress.
+        bench: where the stage finds what other stages loaded and tokenised; by default nothing is shared.
+        hand_over: is given the trained policy and its tokenizer; no model is written then, and no checkpoint is left.
 
     Raises:
         Interrupted: the user stopped it; resume continues from the checkpoint.
@@ -195,12 +224,12 @@ def run_stage(
     objective = as_objective(composition.objective)
     train, reports = prepare(stage, train)
     validation = prepare(stage, validation)[0] if validation else []
-    tokenizer = load_tokenizer(str(start), trust_remote_code=recipe.model_options.trust_remote_code)
-    model = _load(recipe.model_options, start, trained=True)
+    bench = bench or Workbench()
+    tokenizer = bench.tokenizer(start, lambda: load_stage_tokenizer(recipe, start))
     torch.manual_seed(seed)
-    heads = _heads(objective, model.config.get_text_config(), train)
-    drops = recipe.model_options.lora is not None and recipe.model_options.lora.dropout > 0
-    policy = Policy(model, heads=heads, dropout=drops, longest=recipe.data.max_length)
+    policy = bench.policy(start, lambda: load_policy(recipe, start), same=recipe.model_options.lora is None)
+    torch.manual_seed(seed)
+    policy.heads.update(_heads(objective, policy.config.get_text_config(), train))
     if options.gradient_checkpointing:
         policy.activation_checkpointing_enable()
 
@@ -211,8 +240,11 @@ def run_stage(
         "mismatched_seed": seed if needs_mismatch else None,
         "tokens": objective.token_needs,
     }
-    examples, reports["encoding"] = examples_of(train, tokenizer, **encode)
-    held, _ = examples_of(validation, tokenizer, **encode) if validation else ([], {})
+    settings = (str(start), *encode.values())
+    examples, reports["encoding"] = bench.examples(train, settings, lambda: examples_of(train, tokenizer, **encode))
+    held: list[Example] = []
+    if validation:
+        held, _ = bench.examples(validation, settings, lambda: examples_of(validation, tokenizer, **encode))
     args, precision = arguments(
         options,
         output=folder / "checkpoints",
@@ -220,6 +252,7 @@ def run_stage(
         n_records=len(examples),
         has_validation=bool(held),
         world=processes().num_processes,
+        ends_with_checkpoint=hand_over is None,
     )
     policy.to(args.device)
     _cache(recipe, objective, policy, [*examples, *held], start, store, precision, options)
@@ -245,6 +278,7 @@ def run_stage(
     if checkpoint is not None:
         began -= _seconds_until(checkpoint, folder / "metrics.jsonl")
     trainer.started = began
+    tokens_before = bench.tokens
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:
@@ -256,17 +290,24 @@ def run_stage(
         )
     if held:
         trainer.evaluate()
+    seconds, tokens = time.perf_counter() - began, bench.tokens - tokens_before
     if trainer.is_world_process_zero():
-        _write_model(
-            trainer.policy, tokenizer, folder, merge=_merges(recipe.model_options), composition=composition, before=before
-        )
+        if composition.momentum:
+            earlier = start if before is None else before / TRAINED
+            _move_on(recipe, trainer.policy, folder, composition.momentum, earlier)
+        if hand_over is None:
+            write_model(recipe, trainer.policy, tokenizer, model_folder)
+        else:
+            hand_over(trainer.policy, tokenizer)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         write_json(
             folder / DONE,
             {
                 "method": stage.method,
                 "steps": trainer.state.global_step,
                 "best_step": trainer.state.best_global_step,
-                "seconds": time.perf_counter() - began,
+                "seconds": seconds,
+                "tokens": tokens,
                 "path": policy.path,
                 "path_reason": policy.path_reason,
                 "precision": precision,
@@ -291,13 +332,39 @@ def _heads(objective: Objective, config: Any, train: Sequence[Record]) -> dict[s
 
 
 def _live_references(recipe: Recipe, objective: Objective, start: Path | str, device: Any) -> dict[str, Policy | None]:
-    """The reference that must be run beside the policy, where cached log-probabilities are not enough."""
+    """The reference that must be run beside the policy, where cached log-probabilities are not enough.
+
+    Raises:
+        ConfigError: the recipe mixes several references, whose distributions have no mixture that could be run.
+    """
     if not objective.computed and not set(objective.heads) & objective.token_needs:
         return {}
-    if recipe.model_options.lora is not None:
+    (name, _), *others = recipe.reference_weights()
+    if others:
+        raise ConfigError(
+            f"{objective.terms[0].name} reads the whole distribution of one live reference, and `references` mixes "
+            f"{len(others) + 1}; keep one of them"
+        )
+    if name == "model" and recipe.model_options.lora is not None:
         return {"ref_logp": None}
-    reference = Policy(_load(recipe.model_options, start, trained=False), longest=recipe.data.max_length)
-    return {"ref_logp": reference.to(device)}
+    folder = start if name == "model" else name
+    return {"ref_logp": load_policy(recipe, folder, trained=False).to(device)}
+
+
+def load_stage_tokenizer(recipe: Recipe, start: Path | str) -> Any:
+    """The tokenizer of `start`."""
+    return load_tokenizer(str(start), trust_remote_code=recipe.model_options.trust_remote_code)
+
+
+def load_policy(recipe: Recipe, start: Path | str, *, trained: bool = True) -> Policy:
+    """A policy without heads, from `start`.
+
+    Args:
+        trained: with the recipe's adapters and dropout, ready to be trained; otherwise as a reference is.
+    """
+    lora = recipe.model_options.lora if trained else None
+    drops = lora is not None and lora.dropout > 0
+    return Policy(_load(recipe.model_options, start, trained=trained), dropout=drops, longest=recipe.data.max_length)
 
 
 def _load(options: ModelOptions, start: Path | str, *, trained: bool) -> torch.nn.Module:
@@ -314,23 +381,25 @@ def _seconds_until(checkpoint: Path, metrics: Path) -> float:
     return max((row["seconds"] for row in read_jsonl(metrics) if "seconds" in row and row["step"] <= step), default=0.0)
 
 
-def _merges(options: ModelOptions) -> bool:
-    return options.lora is not None and options.lora.merge
-
-
-def _write_model(
-    policy: Policy, tokenizer: Any, folder: Path, *, merge: bool, composition: Composition, before: Path | None
-) -> None:
-    model = policy.model.merge_and_unload() if merge else policy.model
-    if composition.momentum:
-        # the next round moves on from where this one ended, not from where it was moved to
-        with writing_folder(folder / TRAINED) as temporary:
-            model.save_pretrained(temporary)
-        if before is not None:
-            extrapolate(model, before / TRAINED, composition.momentum)
-    with writing_folder(folder / "model") as temporary:
+def write_model(recipe: Recipe, policy: Policy, tokenizer: Any, folder: Path) -> None:
+    """Write what `AutoModelForCausalLM` and `AutoTokenizer` load; adapters are merged, for good, as the recipe says."""
+    model = _whole(recipe, policy)
+    with writing_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+
+
+def _whole(recipe: Recipe, policy: Policy) -> torch.nn.Module:
+    lora = recipe.model_options.lora
+    return policy.model.merge_and_unload() if lora is not None and lora.merge else policy.model
+
+
+def _move_on(recipe: Recipe, policy: Policy, folder: Path, momentum: float, before: Path | str) -> None:
+    """Go on from the model `before` through this one; the next round does so from where this one ended in training."""
+    model = _whole(recipe, policy)
+    with writing_folder(folder / TRAINED) as temporary:
+        model.save_pretrained(temporary)
+    extrapolate(model, load_policy(recipe, before, trained=False).model, momentum)
 
 
 def _cache(
@@ -352,15 +421,13 @@ def _cache(
         return
     references = recipe.reference_weights()
     keep = {"store": store, "precision": precision, "max_tokens": 2 * options.max_tokens_per_forward}
-    columns = [
-        (f"ref_logp.{i}" if len(references) > 1 else "ref_logp", name) for i, (name, _) in enumerate(references)
-    ]
+    columns = [(f"ref_logp.{i}" if len(references) > 1 else "ref_logp", name) for i, (name, _) in enumerate(references)]
     columns += [(column, name) for column, name in recipe.named_references().items() if column in objective.needs]
     for column, name in columns:
         if name == "model":
             cache_references(examples, policy, name=column, adapters_off=False, **keep)
             continue
-        other = Policy(_load(recipe.model_options, name, trained=False), longest=recipe.data.max_length)
+        other = load_policy(recipe, name, trained=False)
         other.to(next(policy.parameters()).device)
         cache_references(examples, other, name=column, **keep)
     if len(references) > 1:

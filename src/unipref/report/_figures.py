@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Axis", "Line", "Panel", "axis", "panel"]
+__all__ = ["Axis", "Line", "Panel", "Point", "Scatter", "axis", "lines", "panel", "scatter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,62 @@ def panel(metric: str, title: str, curves: Sequence[Any]) -> Panel | None:
         for curve, points in series
     ]
     return Panel(metric, title, lines, x, y)
+
+
+def lines(
+    metric: str, title: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], ticks: Sequence[float]
+) -> Panel | None:
+    """A panel of (name, points), with marks at `ticks` of the horizontal axis; None where no line has two points."""
+    series = [(name, points) for name, points in series if len(points) > 1]
+    if not series:
+        return None
+    room = 0.06 * (max(ticks) - min(ticks))
+    x = Axis(min(ticks) - room, max(ticks) + room, tuple(ticks))
+    y = axis([point[1] for _, points in series for point in points])
+    drawn = [
+        Line(name, "", " ".join(_point(x, y, *point) for point in points), len(points), points[-1][1])
+        for name, points in series
+    ]
+    return Panel(metric, title, drawn, x, y)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A dot with a name beside it, in a box of 100 by 100."""
+
+    run: str
+    x: float
+    y: float
+    label_y: float
+    at: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Two numbers of each run against each other."""
+
+    points: list[Point]
+    x: Axis
+    y: Axis
+
+
+LABEL, LETTER = 4.0, 1.25  # height of a name and width of a letter, per cent of the box
+
+
+def scatter(values: Sequence[tuple[str, float | None, float | None]]) -> Scatter | None:
+    """Dots of (name, x, y), names moved up or down so that they do not lie on each other; None without a dot."""
+    known = [(name, x, y) for name, x, y in values if x is not None and y is not None]
+    if not known:
+        return None
+    x_axis, y_axis = axis([0.0, *(x for _, x, _ in known)]), axis([y for _, _, y in known])
+    points: list[Point] = []
+    for name, x, y in sorted(known, key=lambda value: value[2]):
+        left, top = x_axis.at(x), round(100 - y_axis.at(y), 2)
+        others = [p for p in points if p.x < left + LETTER * (len(name) + 2) and left < p.x + LETTER * (len(p.run) + 2)]
+        shifts = (sign * LABEL * i / 2 for i in range(2 * len(known) + 1) for sign in (1, -1))
+        free = (top + shift for shift in shifts if all(abs(top + shift - p.label_y) >= LABEL for p in others))
+        points.append(Point(name, left, top, round(next(at for at in free if 0 <= at <= 100), 2), (x, y)))
+    return Scatter(points, x_axis, y_axis)
 
 
 def _plotted(row: Mapping[str, Any], metric: str) -> bool:

@@ -12,7 +12,7 @@ from unipref.report import _figures
 from unipref.report._folder import REFERENCE, RunFolder, load
 from unipref.report._words import MINUS, Metric, columns, found, judge, metric_of, nothing_compared, verdicts
 
-__all__ = ["write_report"]
+__all__ = ["data_view", "dots", "environment", "tick", "write_page"]
 
 N_SAMPLES = 40
 N_SET_ASIDE = 50
@@ -38,7 +38,7 @@ _GROUPS = {
 }
 
 
-def write_report(run_folder: Path | str) -> Path:
+def write_page(run_folder: Path | str) -> Path:
     """Write `report.html` into `run_folder` from what is in it; its path.
 
     The page loads nothing: styles, scripts and figures are inside, and its content policy forbids every request. Every
@@ -49,23 +49,24 @@ def write_report(run_folder: Path | str) -> Path:
         DataError: the folder holds no `summary.json`.
     """
     folder = Path(run_folder)
-    page = _environment().get_template("page.html.j2").render(**_view(load(folder)))
+    page = environment().get_template("page.html.j2").render(**_view(load(folder)))
     path = folder / "report.html"
     write_text(path, page)
     return path
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where the templates are found; they see the module `_figures` as `fig`."""
+    made = Environment(
         loader=PackageLoader("unipref.report"),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["fig"] = _figures
-    return environment
+    made.globals["fig"] = _figures
+    return made
 
 
 def _view(folder: RunFolder) -> dict[str, Any]:
@@ -79,6 +80,9 @@ def _view(folder: RunFolder) -> dict[str, Any]:
     alarms = [{"run": name, **alarm} for name, run in summary["runs"].items() for alarm in run.get("alarms", ())]
     return {
         "summary": summary,
+        "name": summary["name"],
+        "version": summary["version"],
+        "created": summary["created"],
         "runs": runs,
         "colour": {name: i % 8 for i, name in enumerate([*runs, REFERENCE])},
         "reference": REFERENCE,
@@ -92,13 +96,13 @@ def _view(folder: RunFolder) -> dict[str, Any]:
         ],
         "columns": table,
         "by_seed": _by_seed(summary),
-        "main_plots": [_dots(metric, entries) for metric in table[:2]],
+        "main_plots": [dots(metric, entries) for metric in table[:2]],
         "forests": [_forest(summary, verdict.a, verdict.b) for verdict in told],
         "objectives": [_objective(summary, name, entries) for name in summary["designer"]],
         "panels": [p for key, title in CURVES.items() if (p := _figures.panel(key, title, folder.curves)) is not None],
         "samples": folder.samples[:N_SAMPLES],
         "n_samples": len(folder.samples),
-        "data": _data(folder.data),
+        "data": data_view(folder.data),
         "recipe": folder.recipe,
         "citations": folder.citations,
         "size": _size(summary),
@@ -150,7 +154,7 @@ def _scored(metric: Metric, entry: Mapping[str, Any]) -> str:
     return f"{n - missing} of {n} scored" if missing and n else ""
 
 
-def _dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
+def dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
     """A row per run on one axis."""
     rows = [
         {"run": name, **_cell(metric, entry)} for name, entry in entries.items() if found(entry, metric.key) is not None
@@ -158,12 +162,13 @@ def _dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
     # what a run gets that has learned nothing; a ranking starts wherever the reference is
     chance = [0.5] if metric.unit == "share" and metric.key != "ranking_accuracy" else []
     axis = _figures.axis([*(x for row in rows for x in row["triple"]), *chance])
-    ticks = [(axis.at(t), _tick(metric, t)) for t in axis.ticks]
+    ticks = [(axis.at(t), tick(metric, t)) for t in axis.ticks]
     return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "line": chance[0] if chance else None,
             "measured": any(row["triple"][0] is not None for row in rows)}  # fmt: skip
 
 
-def _tick(metric: Metric, value: float) -> str:
+def tick(metric: Metric, value: float) -> str:
+    """`value` beside a mark of an axis."""
     text = f"{100 * value:.4g} %" if metric.unit == "share" else f"{value:.4g}"
     return text.replace("-", MINUS)
 
@@ -189,7 +194,7 @@ def _forest(summary: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:
     for unit, title in _GROUPS.items():
         if unit in groups:
             axis = _figures.axis([x for row in groups[unit] for x in row["triple"]], around_zero=True)
-            ticks = [(axis.at(t), _tick(groups[unit][0]["metric"], t).removesuffix(" %")) for t in axis.ticks]
+            ticks = [(axis.at(t), tick(groups[unit][0]["metric"], t).removesuffix(" %")) for t in axis.ticks]
             measured = any(row["triple"][0] is not None for row in groups[unit])
             drawn.append({"title": title, "rows": groups[unit], "axis": axis, "ticks": ticks, "measured": measured})
     return {"a": a, "b": b, "groups": drawn}
@@ -210,7 +215,7 @@ def _objective(summary: Mapping[str, Any], name: str, entries: Mapping[str, Any]
             for other, entry in entries.items()
             if any(entry["aux"][name]["missing"].values())
         },
-        "plots": [_dots(generated, entries), _dots(concordance, entries)],
+        "plots": [dots(generated, entries), dots(concordance, entries)],
         "buckets": [bucket["words"] for bucket in run["by_length"]],
         "by_length": [
             {
@@ -252,7 +257,7 @@ def _conflict(name: str, agreement: Sequence[float | None] | None, better: int) 
     return f"{counts}: it neither goes with the preferences nor against them."
 
 
-def _data(data: Mapping[str, Any]) -> dict[str, Any]:
+def data_view(data: Mapping[str, Any]) -> dict[str, Any]:
     """The data report, with its account of rows drawn apart from the rest."""
     parts = []
     for part, report in data.items():

@@ -21,7 +21,7 @@ class Metric:
     Attributes:
         key: its path in a run's entry, dots between ("aux.reading_level.generations").
         label: what a table calls it.
-        unit: "share", "score", "nats", "tokens" or "seconds"; numbers of one unit share an axis.
+        unit: "share", "score", "nats", "tokens", "seconds" or "count"; numbers of one unit share an axis.
         better: 1 where more is better, -1 where less is, 0 where neither is.
         short: what a narrow table calls it, with its unit.
     """
@@ -59,6 +59,8 @@ class Metric:
             text = f"{value:{sign}.3f}"
         elif self.unit == "nats":
             text = f"{value:{sign}.2f}"
+        elif self.unit == "count":
+            text = f"{value:{sign},.0f}"
         else:
             text = f"{value:{sign},.1f}"
         return text.replace("-", MINUS)

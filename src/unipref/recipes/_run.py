@@ -1,0 +1,258 @@
+"""What every job does around its training: the run folder, the records, the stages in a row, the progress shown."""
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers.utils import logging as transformers_logging
+
+from unipref.core.errors import ConfigError
+from unipref.core.io import to_json, write_text
+from unipref.core.records import Record
+from unipref.data import is_heldout, limit_records, read_records, split_records
+from unipref.engine import Policy
+from unipref.recipes.config import Recipe, Stage
+from unipref.recipes.stage import run_stage, stage_done
+from unipref.recipes.workbench import Workbench
+from unipref.rewards import DesignerObjectives
+from unipref.store import ScoreStore
+
+__all__ = [
+    "VALIDATION_SHARE",
+    "RunData",
+    "prepare_folder",
+    "progress",
+    "quiet_transformers",
+    "read_data",
+    "run_stages",
+    "stage_key",
+]
+
+VALIDATION_SALT = "unipref-validation-1"
+VALIDATION_SHARE = 0.1
+
+Show = Callable[[int, int, Mapping[str, Any]], None]
+
+
+@dataclass
+class RunData:
+    """The records of a run and what is to be told of them."""
+
+    train: list[Record]
+    validation: list[Record]
+    heldout: list[Record]
+    report: dict[str, Any]
+    designer: DesignerObjectives | None
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Its bars for loading and saving would tear up ours; faults still come as exceptions."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make `folder` ready for a run of `recipe`: what an earlier run left is kept beside it as NAME.previous.
+
+    Raises:
+        ConfigError: the folder holds something that is no run, or nothing that a resume could go on with.
+    """
+    resolved = yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True)
+    path = folder / "recipe.yaml"
+    if resume:
+        if not path.exists():
+            raise ConfigError(f"there is nothing to resume in {folder}: it holds no recipe.yaml; run without --resume")
+        if path.read_text(encoding="utf-8") != resolved:
+            raise ConfigError(
+                f"{path} is not the recipe that was given; resume with the same recipe, or run without --resume"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        previous = folder.with_name(f"{folder.name}.previous")
+        if not path.exists():
+            raise ConfigError(f"{folder} is not empty and not a run folder; choose another with --output")
+        if previous.exists():
+            shutil.rmtree(previous)
+        folder.rename(previous)
+    write_text(path, resolved)
+
+
+def read_data(
+    recipe: Recipe, store: ScoreStore, console: Console | None, *, validation_share: float | None = None
+) -> RunData:
+    """The records of `recipe`, split and scored by its designer objectives.
+
+    Args:
+        console: where to tell what was found; None: nowhere.
+        validation_share: share of the training conversations that validation takes; None: VALIDATION_SHARE where a
+            stage evaluates while it trains, and nothing otherwise.
+
+    Raises:
+        ConfigError: no record is held out.
+    """
+    options = recipe.data
+    records, report = read_records(options.train, format=options.format, strict=options.strict)
+    report.notes += _not_collected(recipe)
+    told: dict[str, Any] = {"train": report.to_dict()}
+    if options.eval is None:
+        train, heldout = split_records(records, share=options.eval_share)
+    else:
+        train = records
+        heldout, held_report = read_records(options.eval, format=options.format, strict=options.strict)
+        told["eval"] = held_report.to_dict()
+        inside = {record.conversation for record in heldout}
+        kept = [record for record in train if record.conversation not in inside]
+        told["overlap_with_eval"] = len(train) - len(kept)
+        train = kept
+    if not heldout:
+        raise ConfigError("no record is held out; raise data.eval_share or give data.eval")
+    train = limit_records(train, options.limit)[0] if options.limit else train
+    heldout = limit_records(heldout, options.eval_limit)[0] if options.eval_limit else heldout
+    validation: list[Record] = []
+    share = validation_share
+    if any(recipe.train_of(stage).eval_steps for stages in recipe.run_plan().values() for stage in stages):
+        share = share or VALIDATION_SHARE
+    if share is not None:
+        # checkpoints are chosen on rows that no number of the report is taken from
+        sides: tuple[list[Record], list[Record]] = ([], [])
+        for record in train:
+            sides[is_heldout(record.conversation, share=share, salt=VALIDATION_SALT)].append(record)
+        train, validation = sides
+    designer = None
+    if recipe.objectives:
+        specs = {name: objective.model_dump(exclude_none=True) for name, objective in recipe.objectives.items()}
+        designer = DesignerObjectives.from_config(specs, missing=recipe.missing_rewards)
+        designer, train, found = designer.fit_score(train, store=store)
+        heldout, held_found = designer.score_records(heldout, store=store)
+        if validation:
+            validation, _ = designer.score_records(validation, store=store)
+        told["designer"] = {"train": found.to_dict(), "heldout": held_found.to_dict()}
+        if console is not None:
+            for sentence in found.conflicts:
+                console.print(f"note: {sentence}", highlight=False)
+    told["split"] = {
+        "train": len(train),
+        "validation": len(validation),
+        "heldout": len(heldout),
+        "conversations_heldout": len({record.conversation for record in heldout}),
+        "by": "conversation (hash of the first user turn)",
+    }
+    if console is not None:
+        console.print(report.describe())
+        console.print(f"{len(train)} records to train on, {len(heldout)} held out (no conversation is in both).")
+    return RunData(train, validation, heldout, told, designer)
+
+
+def _not_collected(recipe: Recipe) -> list[str]:
+    """A sentence for every loop of `recipe` that as published collects data of its own between its rounds."""
+    stages = (stage for run in recipe.run_plan().values() for stage in run)
+    collects = {stage.method: stage.collects for stage in stages if stage.collects}
+    return [
+        f"{method} as published collects {what}; here it trains on these rows, whoever wrote them (off-policy)."
+        for method, what in collects.items()
+    ]
+
+
+def run_stages(
+    recipe: Recipe,
+    stages: Sequence[Stage],
+    places: Sequence[Path],
+    *,
+    start: str,
+    seed: int,
+    data: RunData,
+    store: ScoreStore,
+    resume: bool,
+    console: Console | None,
+    title: Callable[[Stage], str],
+    bench: Workbench | None = None,
+    hand_over: Callable[[Policy, Any], None] | None = None,
+) -> tuple[str, float]:
+    """Train `stages` one after the other, each from where the one before ended, each in its place.
+
+    Args:
+        bench: as for `run_stage`.
+        hand_over: as for `run_stage`, of the last stage.
+
+    Returns:
+        The last model (`start` where there is no stage), and the seconds that training took.
+    """
+    seconds, before = 0.0, None
+    for stage, place in zip(stages, places, strict=True):
+        with progress(console, title(stage)) as show:
+            model = run_stage(
+                recipe,
+                stage,
+                start=start,
+                folder=place,
+                seed=seed,
+                train=data.train,
+                validation=data.validation,
+                store=store,
+                resume=resume,
+                show=show,
+                before=before if stage.round else None,
+                bench=bench,
+                hand_over=hand_over if place == places[-1] else None,
+            )
+        start, before = str(model), place
+        seconds += stage_done(place)["seconds"]
+    return start, seconds
+
+
+def stage_key(seed: int, stages: Sequence[Stage]) -> str:
+    """A short name for what `stages` make with `seed`."""
+    text = to_json([seed, [stage.model_dump(mode="json") for stage in stages]])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class progress:
+    """A progress bar for one stage; silent without a console."""
+
+    def __init__(self, console: Console | None, title: str) -> None:
+        self.console, self.title = console, title
+        self.bar: Progress | None = None
+
+    def __enter__(self) -> Show:
+        if self.console is None:
+            return lambda done, total, logs: None
+        self.bar = Progress(
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=self.console,
+        )
+        task = self.bar.add_task(self.title, total=None, told="")
+        self.bar.start()
+
+        def show(done: int, total: int, logs: Mapping[str, Any]) -> None:
+            told = [f"loss {logs['loss']:.3f}"] if "loss" in logs else []
+            if np.isfinite(logs.get("rewards/accuracies", np.nan)):
+                told.append(f"accuracy {logs['rewards/accuracies']:.2f}")
+            if np.isfinite(logs.get("upo/gradient_ratio", np.nan)):
+                told.append(f"aux/pref {logs['upo/gradient_ratio']:.2f}")
+            self.bar.update(task, completed=done, total=total, told="  ".join(told))
+
+        return show
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
