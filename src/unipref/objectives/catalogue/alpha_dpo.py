@@ -16,7 +16,7 @@ from unipref.objectives.terms import Term, pairwise
     needs=("chosen", "rejected", "len", "ref_logp"),
     coupling="statistic",
     citation=Citation(
-        "alpha-DPO: Adaptive Reward Margin is What Direct Preference Optimization Needs",
+        "AlphaDPO: Adaptive Reward Margin for Direct Preference Optimization",
         (
             "Junkang Wu",
             "Xue Wang",

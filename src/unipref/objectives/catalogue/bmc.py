@@ -16,7 +16,18 @@ _SOURCES = ("policy", "own")
     needs=("chosen", "rejected", "ref_logp", "diff"),
     citation=Citation(
         "Bridging and Modeling Correlations in Pairwise Data for Direct Preference Optimization",
-        ("Yuxin Jiang", "and others"),
+        (
+            "Yuxin Jiang",
+            "Bo Huang",
+            "Yufei Wang",
+            "Xingshan Zeng",
+            "Liangyou Li",
+            "Yasheng Wang",
+            "Xin Jiang",
+            "Lifeng Shang",
+            "Ruiming Tang",
+            "Wei Wang",
+        ),
         2024,
         "2408.07471",
     ),
@@ -54,7 +65,7 @@ def bmc(*, beta: float = 0.05, delta: float = 2.0, weight_source: str = "policy"
 
     Args:
         beta: 0.05 for question answering and mathematics in the authors' configurations, 0.01 for instructions.
-        delta: largest inverse probability; 1.5 to 3 in the authors' configurations. 0 is DPO.
+        delta: largest inverse probability; 2 in the code, 1.5 to 3 in the authors' configurations. 0 is DPO.
         weight_source: whose probabilities weigh the reference's tokens: "policy" or, as in the code, its "own".
     """
     if weight_source not in _SOURCES:

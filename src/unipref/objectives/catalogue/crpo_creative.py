@@ -18,7 +18,20 @@ _SCORES = ("diversity", "novelty", "quality", "surprise")
     status="reconstructed",
     formula="-w * log sigmoid(beta * dh), w = sum_k lam_k * score_k(chosen)",
     needs=("chosen", "rejected", "ref_logp", "diversity", "novelty", "surprise", "quality"),
-    citation=Citation("Creative Preference Optimization", ("Mete Ismayilzada", "and others"), 2025, "2505.14442"),
+    citation=Citation(
+        "Creative Preference Optimization",
+        (
+            "Mete Ismayilzada",
+            "Antonio Laverghetta Jr.",
+            "Simone A. Luchini",
+            "Reet Patel",
+            "Antoine Bosselut",
+            "Lonneke van der Plas",
+            "Roger Beaty",
+        ),
+        2025,
+        "2505.14442",
+    ),
     exceptions={"G1": "pairs weigh what their chosen response scores: the loss at the reference is that times log 2"},
     golden=[
         (

@@ -19,7 +19,7 @@ _ESTIMATORS = {
     source="arXiv:2505.01706",
     status="reconstructed",
     formula="sum_i f(u_i) - 1/2 sigmoid'(u_i) noise^2 beta^2 (h_c,i^2 + h_r,i^2), f = -log sigmoid, u of dpo_2d",
-    needs=("chosen", "rejected", "len", "ref_logp", "segment", "segment_score"),
+    needs=("chosen", "rejected", "ref_logp", "segment", "segment_score"),
     citation=Citation(
         "Inducing Robustness in a 2 Dimensional Direct Preference Optimization Paradigm",
         ("Sarvesh Shashidhar", "Ritik", "Nachiketa Patil", "Suraj Racha", "Ganesh Ramakrishnan"),
@@ -35,18 +35,20 @@ _ESTIMATORS = {
     # 1.2011749 - .5 * .25 * .01 * (.2402607 * 1.04 + .2499938 * .25)
     golden=[({"beta": 0.1, "noise": 0.5}, SEGMENT_FIELDS, 1.2007845)],
 )
-def dpo_2d_robust(*, beta: float = 0.1, estimator: str = "gaussian", noise: float = 0.5) -> Term:
+def dpo_2d_robust(*, beta: float = 0.1, estimator: str = "gaussian", noise: float = 0.25) -> Term:
     """2D-DPO whose loss is that of clean numbers, on average over noise in the judge's.
 
     Reconstructed: the paper's equation was found nowhere, and its repository holds the plain loss. Three estimators of
     our own stand for it: "gaussian" takes the second-order effect of Gaussian noise away ("conservative" adds it),
     "flip" is unbiased where matched segments are swapped at a known rate, "worst_case" is the largest loss that numbers
-    off by a bounded amount can make.
+    off by a bounded amount can make. Which segments are matched is decided by the numbers as they are, in all three.
+    The Gaussian effect is held where noise * beta * |h| is above 1, since the expansion fails there.
 
     Args:
         beta: as for dpo_2d.
         estimator: "gaussian", "conservative", "flip" or "worst_case".
-        noise: the numbers' standard deviation, the rate of swaps (below 1/2), or the largest error, by `estimator`.
+        noise: the numbers' standard deviation, the rate of swaps (below 1/2), or the largest error, by `estimator`;
+            0.25 is chosen by us.
     """
     if estimator not in _ESTIMATORS:
         raise ConfigError(f"dpo_2d_robust(estimator={estimator!r}){nearest(str(estimator), _ESTIMATORS)}")

@@ -1,6 +1,6 @@
 """Provably robust DPO."""
 
-from unipref.core.cards import Citation, method
+from unipref.core.cards import Citation, Limit, method
 from unipref.objectives.discrepancies import logistic
 from unipref.objectives.scores import log_ratio
 from unipref.objectives.targets import denoised
@@ -19,6 +19,7 @@ from unipref.objectives.terms import Term, pairwise
         "2403.00409",
     ),
     # (0.8 ln(1 + e^-2) - 0.2 ln(1 + e^2)) / 0.6
+    limits=[Limit({"flip": 0.0}, "dpo")],
     golden=[
         (
             {"beta": 0.1, "flip": 0.2},

@@ -14,7 +14,7 @@ from unipref.objectives.terms import Term, pointwise
     formula="(h - s / beta)^2, s = mean preference score against the iterate's own answers",
     needs=("ref_logp", "score"),
     citation=Citation(
-        "General Preference Modeling with Preference Representations for Aligning Language Models",
+        "Beyond Bradley-Terry Models: A General Preference Model for Language Model Alignment",
         ("Yifan Zhang", "Ge Zhang", "Yue Wu", "Kangping Xu", "Quanquan Gu"),
         2024,
         "2410.02197",

@@ -14,7 +14,7 @@ from unipref.objectives.terms import Objective, groupwise
     needs=("group", "len", "rank"),
     citation=Citation(
         "Knowledgeable Preference Alignment for LLMs in Domain-specific Question Answering",
-        ("Yichi Zhang", "and others"),
+        ("Yichi Zhang", "Zhuo Chen", "Yin Fang", "Yanxi Lu", "Fangming Li", "Wen Zhang", "Huajun Chen"),
         2023,
         "2311.06503",
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from unipref.core.cards import Citation, method
+from unipref.core.cards import Citation, Limit, method
 from unipref.core.errors import ConfigError
 from unipref.objectives.discrepancies import logistic
 from unipref.objectives.offsets import difference
@@ -22,6 +22,7 @@ from unipref.objectives.terms import Term, pairwise
         "2310.03708",
     ),
     exceptions={"G1": "rewards shift the pair: the loss at the reference is log 2 only where they are equal"},
+    limits=[Limit({"w0": 1.0}, "dpo")],
     golden=[
         (
             {"w0": 0.5},

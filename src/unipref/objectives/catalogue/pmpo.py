@@ -15,7 +15,23 @@ from unipref.objectives.terms import Objective, pointwise
     formula="-alpha mean_accepted(logp) + (1 - alpha) mean_rejected(logp) + beta * KL(ref(.|x) || policy(.|x))",
     needs=("kl", "label"),
     citation=Citation(
-        "Preference Optimization as Probabilistic Inference", ("Abbas Abdolmaleki", "and others"), 2024, "2410.04166"
+        "Learning from negative feedback, or positive feedback or both",
+        (
+            "Abbas Abdolmaleki",
+            "Bilal Piot",
+            "Bobak Shahriari",
+            "Jost Tobias Springenberg",
+            "Tim Hertweck",
+            "Rishabh Joshi",
+            "Junhyuk Oh",
+            "Michael Bloesch",
+            "Thomas Lampe",
+            "Nicolas Heess",
+            "Jonas Buchli",
+            "Martin Riedmiller",
+        ),
+        2024,
+        "2410.04166",
     ),
     exceptions={"G1": "likelihoods, not a contrast with a reference"},
     golden=[

@@ -10,7 +10,7 @@ from unipref.objectives.scores import logp
 from unipref.objectives.terms import Objective, pointwise
 
 CITATION = Citation(
-    "Data-Centric Human Preference Optimization with Rationales",
+    "Data-Centric Human Preference with Rationales for Direct Preference Alignment",
     ("Hoang Anh Just", "Ming Jin", "Anit Sahu", "Huy Phan", "Ruoxi Jia"),
     2024,
     "2407.14477",

@@ -14,7 +14,10 @@ from unipref.objectives.tokens import random_subset, token_score
     formula="-log sigmoid(beta * (sum_t (1 + [t in S_c]) h_c,t - sum_t (1 - [t in S_r]) h_r,t)), |S| = floor(r |y|)",
     needs=("chosen", "rejected", "ref_logp"),
     citation=Citation(
-        "SGDPO: Self-Guided Direct Preference Optimization", ("Wenqiao Zhu", "and others"), 2025, "2505.12435"
+        "SGDPO: Self-Guided Direct Preference Optimization for Language Model Alignment",
+        ("Wenqiao Zhu", "Ji Liu", "Lulu Wang", "Jun Wu", "Yulun Zhang"),
+        2025,
+        "2505.12435",
     ),
     exceptions={
         "L2": "chosen tokens count more than rejected ones",

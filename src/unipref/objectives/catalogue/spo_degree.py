@@ -20,7 +20,17 @@ from unipref.objectives.terms import Objective, Term, pointwise
     needs=("chosen", "rejected", "ref_logp", "degree", "degree_head", "variant"),
     citation=Citation(
         "Self-supervised Preference Optimization: Enhance Your Language Model with Preference Degree Awareness",
-        ("Jian Li", "and others"),
+        (
+            "Jian Li",
+            "Haojing Huang",
+            "Yujia Zhang",
+            "Pengfei Xu",
+            "Xi Chen",
+            "Rui Song",
+            "Lida Shi",
+            "Jingwen Wang",
+            "Hao Xu",
+        ),
         2024,
         "2409.17791",
     ),

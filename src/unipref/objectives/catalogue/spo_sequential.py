@@ -19,7 +19,7 @@ from unipref.objectives.terms import Term, pairwise
     needs=("chosen", "rejected", "ref_logp", "ref_logp.0"),
     citation=Citation(
         "SPO: Multi-Dimensional Preference Sequential Alignment With Implicit Reward Modeling",
-        ("Xingzhou Lou", "and others"),
+        ("Xingzhou Lou", "Junge Zhang", "Jian Xie", "Lifeng Liu", "Dong Yan", "Kaiqi Huang"),
         2024,
         "2405.12739",
     ),

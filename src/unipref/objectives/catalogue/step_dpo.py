@@ -17,7 +17,15 @@ _LOSSES = ("sigmoid", "ipo")
     needs=("chosen", "rejected", "ref_logp"),
     citation=Citation(
         "Monte Carlo Tree Search Boosts Reasoning via Iterative Preference Learning",
-        ("Yuxi Xie", "and others"),
+        (
+            "Yuxi Xie",
+            "Anirudh Goyal",
+            "Wenyue Zheng",
+            "Min-Yen Kan",
+            "Timothy P. Lillicrap",
+            "Kenji Kawaguchi",
+            "Michael Shieh",
+        ),
         2024,
         "2405.00451",
     ),
@@ -54,8 +62,8 @@ def step_dpo(*, beta: float = 0.1, loss: str = "sigmoid") -> Term:
     """DPO on sibling steps of a search tree, with labels as soft as the search was undecided.
 
     The logistic form is DPO on the steps, since a shared prefix cancels in the difference of sums; what is new is where
-    pairs and labels come from. `preference` is 1 - eps, eps = min(1/2, N_r / (N_c + N_r)) from the visits of the two
-    steps; at 1/2 the pair says nothing, and elsewhere the optimum is at beta * dh = log((1 - eps) / eps).
+    pairs and labels come from. `preference` is 1 - eps, eps = min(1/2, N_r / (max(1, N_c) + N_r)) from the visits of
+    the two steps; at 1/2 the pair says nothing, and elsewhere the optimum is at beta * dh = log((1 - eps) / eps).
 
     Args:
         beta: as in DPO; 0.1 as in the authors' scripts.

@@ -24,7 +24,7 @@ def set_contrastive(name: str, score: Part, link: set_contrast) -> Term:
     needs=("group", "ref_logp", "reward"),
     citation=Citation(
         "SWEPO: Simultaneous Weighted Preference Optimization for Group Contrastive Alignment",
-        ("Taneesh Gupta", "and others"),
+        ("Taneesh Gupta", "Rahul Madhavan", "Xuchao Zhang", "Chetan Bansal", "Saravan Rajmohan"),
         2024,
         "2412.04628",
     ),

@@ -7,7 +7,7 @@ from unipref.objectives.terms import Objective, nll, pairwise
 
 CITATION = Citation(
     "Triple Preference Optimization: Achieving Better Alignment using a Single Step Optimization",
-    ("Amir Saeidi", "and others"),
+    ("Amir Saeidi", "Shivanshu Verma", "Aswin RRV", "Kashif Rasul", "Chitta Baral"),
     2024,
     "2405.16681",
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from unipref.core.cards import Citation, method
+from unipref.core.cards import Citation, Limit, method
 from unipref.core.errors import ConfigError, nearest
 from unipref.objectives.compose import base_objective
 from unipref.objectives.discrepancies import expectile, linear, linex
@@ -38,6 +38,7 @@ _BASELINES = {"expectile": value_head(), "soft": value_head(), "group-mean": gro
         "G1": "two terms are added to the base",
         "G4": "its auxiliary term raises likelihood",
     },
+    limits=[Limit({"gamma": 0.0, "value_coefficient": 0.0}, "kto")],
     # DPO at the reference, R = (1, 0), V = 1/2: weights e^(+-1/2) at lam 1, so
     # ln 2 + 0.5 (e^0.5 * 1 + e^-0.5 * 2) / 2 + 0.1 * (0.5 * 0.25)
     golden=[
