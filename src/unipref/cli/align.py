@@ -3,8 +3,9 @@
 import argparse
 import json
 import os
-from pathlib import Path
 from typing import Any
+
+from unipref.cli._recipe import add_recipe
 
 __all__ = ["add_to"]
 
@@ -16,23 +17,15 @@ def add_to(commands: Any) -> None:
         help="train what a recipe says and report on it",
         description="Train every run of a recipe, evaluate them on the same held-out data, and write a report.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a bundled recipe: quickstart")
-    parser.add_argument("--full", action="store_true", help="lay the recipe's `full` section over the rest")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="extend",
-        nargs="+",
-        default=[],
-        help="change a key of the recipe, such as train.learning_rate=1e-4 or runs.dpo.0.options.beta=0.3",
+    add_recipe(
+        parser,
+        change="train.learning_rate=1e-4 or runs.dpo.0.options.beta=0.3",
+        output="the recipe's, runs/NAME",
+        resume="go on where a stopped run of the same recipe left off",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: the recipe's, runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on where a stopped run of the same recipe left off")
     parser.add_argument(
         "--strict", action="store_true", help="a faulty data row is an error; otherwise it is set aside"
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
 
 

@@ -3,9 +3,9 @@
 import argparse
 import json
 import shlex
-from pathlib import Path
 from typing import Any
 
+from unipref.cli._recipe import add_recipe
 from unipref.core.errors import ConfigError
 
 __all__ = ["add_to"]
@@ -19,7 +19,12 @@ def add_to(commands: Any) -> None:
         description="Train several methods on a recipe's rows with the same seeds and the same tuning, choose each "
         "one's learning rate on validation conversations, and compare what was chosen on the held-out ones.",
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a bundled recipe: quickstart")
+    add_recipe(
+        parser,
+        change="data.limit=256",
+        output="the recipe's and -compare",
+        resume="go on where it was stopped; methods, rates and seeds may be added",
+    )
     parser.add_argument(
         "--methods",
         required=True,
@@ -47,22 +52,7 @@ def add_to(commands: Any) -> None:
         help="what rates are chosen by: accuracy (default), ranking_accuracy, ranking_accuracy_per_token or log_score",
     )
     parser.add_argument("--baseline", metavar="METHOD", help="what the others are compared with (default: the first)")
-    parser.add_argument("--full", action="store_true", help="lay the recipe's `full` section over the rest")
-    parser.add_argument(
-        "--set",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="extend",
-        nargs="+",
-        default=[],
-        help="change a key of the recipe, such as data.limit=256",
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: the recipe's and -compare)")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on where it was stopped; methods, rates and seeds may be added"
-    )
     parser.add_argument("--keep-models", action="store_true", help="keep the models of the chosen rates")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.set_defaults(run=run)
 
 

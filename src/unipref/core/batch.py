@@ -135,8 +135,8 @@ class Batch:
         """A batch from flat fields, the form a user's own loop has.
 
         Pairs: NAME_chosen and NAME_rejected, each (P,), for NAME in logp, ref_logp, len, reward, value, ...; plus
-        `preference`, `weight`, `margin`, each (P,). A further text of each pair: NAME_gold, NAME_base, ... for the roles
-        of ROLES, each (P,). Single responses and lists: NAME and `label`, `weight`, `group`, each (I,). Tokens:
+        `preference`, `weight`, `margin`, each (P,). A further text of each pair: NAME_gold, NAME_base, ... for the
+        roles of ROLES, each (P,). Single responses and lists: NAME and `label`, `weight`, `group`, each (I,). Tokens:
         token_NAME, each (T,), item after item (chosen, then rejected, then further roles), with `len` saying whose they
         are; `logp` and `ref_logp` are then their sums where they are not given. Fields of 0 dimensions are statistics
         (`kl_baseline`).

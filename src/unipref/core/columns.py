@@ -25,6 +25,11 @@ MAKE = {
         name: f"a number of the chosen response, from 0 to 1: `chosen_{name}` and `rejected_{name}`"
         for name in ("diversity", "novelty", "surprise", "quality")
     },
+    "judge": "P(a response is better) by a judge that saw it first: `chosen_judge` and `rejected_judge`",
+    "epsilon": "P(the preference is wrong) by an oracle, at most 1/2: `chosen_epsilon`",
+    "annotator": "who judged: `annotator`, per pair",
+    "domain": "what a row was written for: `domain`, per row",
+    "tree": "a search's steps, one object per node: rows with `prompt` and `nodes`",
     "density_ratio": "how much likelier a prompt is among desirable responses: `density_ratio`, per response",
     "preference": "a probability per pair in `preference`, or counts in `votes_chosen` and `votes_rejected`",
     "margin": "a number per pair in `margin`",
@@ -35,22 +40,22 @@ MAKE = {
     "rationale": "a column `rationale`: a text that says why the chosen response is better",
     "policy_sample": "a column `policy_sample`: an answer of the policy that the stage starts from",
     "baseline_sample": "a column `baseline_sample`: an answer of what the policy is compared with",
-    "variant": "degraded forms of a response, made for you from the chosen one",
+    "variant": "degraded forms of the chosen response, which `operators: [degrade]` makes",
     "diff": "1 on tokens in which chosen and rejected differ; aligned for you",
     "fresh": "1 on tokens that a response does not share with the other one's beginning; known from the data",
-    "segment": "parts of each response: `chosen_segments` and `rejected_segments`, or its sentences where only their "
-    "scores are given",
+    "segment": "parts of each response: `chosen_segments` and `rejected_segments`, its sentences where only their "
+    "scores are given, or `operators: [segment]`",
     "segment_score": "a judge's number per part: `chosen_segment_scores` and `rejected_segment_scores`",
-    "step_weight": "how near a step is to the same step of the best response, by the reference's hidden states; "
-    "computed before training",
-    "mask": "how active the reference is at a token; computed before training",
+    "step_weight": "how near a step is to the same step of the best response, by hidden states of the model that the "
+    "stage starts from; computed before training",
+    "mask": "how active the model that the stage starts from is at a token; computed before training",
     "reward_mask": "a weight per token from a small head on the reference, added for you and trained beside the model",
     "kl_mask": "as `reward_mask`, for the divergence",
     "step_value": "a value head on the last token of a step, added to the model for you and trained beside it",
     "reward_head": "a reward head on the last token of the response, added for you and trained beside the model",
-    "degree": "how much was taken away from a degraded response, 0 for none; known where variants are made for you",
+    "degree": "how much was taken away from a variant, 0 for none; known where `operators: [degrade]` made it",
     "degree_head": "a classifier on the last token of the response, added for you and trained beside the model",
-    "embedding": "the reference's mean hidden state of the context; computed before training",
+    "embedding": "mean hidden state of the context in the model that the stage starts from; computed before training",
     "kl": f"divergence from a live reference per token; {_COMPUTED}",
     "reverse_kl": f"divergence of a live reference from the policy per token; {_COMPUTED}",
 }

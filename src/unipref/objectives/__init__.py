@@ -92,6 +92,7 @@ from unipref.objectives.targets import (
     logit,
     reach,
     smoothed,
+    undoubted,
     win_probability,
     win_rate,
 )
@@ -115,6 +116,7 @@ from unipref.objectives.weights import (
     positive,
     preferred_mix,
     product,
+    signed,
 )
 
 __all__ = [
@@ -222,6 +224,7 @@ __all__ = [
     "shift",
     "shortfall",
     "sides",
+    "signed",
     "smoothed",
     "square",
     "squared_gaps",
@@ -234,6 +237,7 @@ __all__ = [
     "token_mean",
     "token_score",
     "token_sum",
+    "undoubted",
     "value_head",
     "win_probability",
     "win_rate",

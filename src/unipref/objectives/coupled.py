@@ -199,7 +199,11 @@ class across_prompts(Coupled):
         p = torch.ones_like(weight) if p is None else p.to(dtype)
         if isinstance(self.unit, point):
             preferred, other = weight * p, weight * (1 - p)
-            return preferred, other, other.expand(len(other), -1) * ~torch.eye(len(other), dtype=torch.bool)
+            return (
+                preferred,
+                other,
+                other.expand(len(other), -1) * ~torch.eye(len(other), dtype=torch.bool, device=other.device),
+            )
         nothing, (up, down) = weight.new_zeros(len(batch.item("logp"))), self.unit.sides(batch)
         preferred = nothing.index_add(0, up, weight * p).index_add(0, down, weight * (1 - p))
         other = nothing.index_add(0, down, weight * p).index_add(0, up, weight * (1 - p))

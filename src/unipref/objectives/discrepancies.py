@@ -71,7 +71,7 @@ class logistic(Link):
     """-log sigmoid(z) = log(1 + e^-z)."""
 
     def __call__(self, z: Tensor) -> Tensor:
-        return F.softplus(-z)
+        return -F.logsigmoid(z)  # softplus(-z) is a straight line below z = -20, which costs digits in float64
 
 
 @dataclass(frozen=True, repr=False)
@@ -121,7 +121,8 @@ class expectile(Regression):
             raise ConfigError(f"tau must be between 0 and 1, got {self.tau}")
 
     def __call__(self, residual: Tensor) -> Tensor:
-        return torch.where(residual < 0, 1 - self.tau, self.tau) * residual**2
+        square = residual**2
+        return torch.where(residual < 0, (1 - self.tau) * square, self.tau * square)  # two numbers would be float32
 
 
 @dataclass(frozen=True, repr=False)
@@ -192,7 +193,7 @@ class tempered(Link):
 
     def __call__(self, z: Tensor) -> Tensor:
         tau = self.temperature(z)
-        return tau * F.softplus(-z / tau)
+        return -tau * F.logsigmoid(z / tau)
 
     @torch.no_grad()
     def temperature(self, z: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from unipref.objectives.units import pair
 
 __all__ = ["Matched", "by_segment", "denoised_segments", "flipped_segments", "matched", "segments", "worst_segments"]
 
+_LOGISTIC = logistic()
+
 
 class Matched(NamedTuple):
     """What the matched segments of every pair say.
@@ -33,13 +35,22 @@ class Matched(NamedTuple):
     chosen: Tensor
     rejected: Tensor
 
+    def __add__(self, offset: object) -> "Matched":  # type: ignore[override]
+        raise _whole()
+
+
+def _whole() -> ConfigError:
+    return ConfigError(
+        "the term compares segments, and got one number for a whole response: score with by_segment(), without offsets"
+    )
+
 
 def _cells(batch: Batch) -> tuple[Tensor, Tensor, int, int]:
     """(T,) the cell of an (I, S) table that each token falls into, (T,) whether it is in a segment, I and S."""
     segment = batch.token("segment").long()
     inside = segment >= 0
     n_segments = int(segment.max()) + 1 if len(segment) and inside.any() else 1
-    return batch.token("item") * n_segments + segment.clamp(min=0), inside, len(batch.item("len")), n_segments
+    return batch.token("item") * n_segments + segment.clamp(min=0), inside, len(batch.item("logp")), n_segments
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,10 +63,6 @@ class by_segment(Part):
     @property
     def token_reads(self) -> tuple[str, ...]:
         return ("logp", self.reference, "segment")
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ("len",)
 
     def __call__(self, batch: Batch) -> Tensor:
         """(I, S)"""
@@ -79,7 +86,13 @@ class matched(pair):
         return ("segment", "segment_score")
 
     def contrast(self, values: Tensor, batch: Batch) -> Matched:
-        """(P, S) of the (I, S) `values`."""
+        """(P, S) of the (I, S) `values`.
+
+        Raises:
+            ConfigError: there is one value per response.
+        """
+        if values.ndim != 2:
+            raise _whole()
         return self._match(values, batch, *self.sides(batch))
 
     def reverse(self, values: Tensor, batch: Batch) -> Matched:
@@ -123,7 +136,7 @@ class matched(pair):
 class segments(Part):
     """A link on every matched pair of segments, summed over a pair of responses."""
 
-    link: Link = logistic()
+    link: Link = _LOGISTIC
 
     def between(
         self,
@@ -131,20 +144,26 @@ class segments(Part):
         target: Tensor | float,
         extra: Tensor | float,
         weight: tuple[Tensor | float, Tensor | float],
-        back: Matched | None = None,
+        back: Matched,
     ) -> Tensor:
-        """(P,) losses; with a soft target those of both orders, by their probability."""
-        loss = weight[0] * target * self._sum(z, extra)
+        """(P,) losses; with a soft target those of both orders, by their probability.
+
+        Raises:
+            ConfigError: there is an offset, `extra`.
+        """
+        if isinstance(extra, Tensor) or extra:
+            raise _whole()
+        loss = weight[0] * target * self._sum(z)
         if isinstance(target, float) and target == 1:
             return loss
-        return loss + weight[1] * (1 - target) * self._sum(back, extra)
+        return loss + weight[1] * (1 - target) * self._sum(back)
 
-    def _sum(self, z: Matched, extra: Tensor | float) -> Tensor:
-        return (self.losses(z, extra) * z.mask).sum(1)
+    def _sum(self, z: Matched) -> Tensor:
+        return (self.losses(z) * z.mask).sum(1)
 
-    def losses(self, z: Matched, extra: Tensor | float) -> Tensor:
+    def losses(self, z: Matched) -> Tensor:
         """(P, S), also where nothing is matched: there it does not count."""
-        return self.link(z.values + extra)
+        return self.link(z.values)
 
 
 @dataclass(frozen=True, repr=False)
@@ -166,9 +185,11 @@ class denoised_segments(segments):
     def __post_init__(self) -> None:
         if self.noise < 0:
             raise ConfigError(f"noise is a standard deviation, at least 0: {self.noise}")
+        if not isinstance(self.link, logistic):
+            raise ConfigError(f"denoised_segments expands the logistic link, not {self.link!r}; leave the link out")
 
-    def losses(self, z: Matched, extra: Tensor | float) -> Tensor:
-        u = z.values + extra
+    def losses(self, z: Matched) -> Tensor:
+        u = z.values
         reach = [(self.noise * side).clamp(-self.bound, self.bound) ** 2 for side in (z.chosen, z.rejected)]
         penalty = 0.5 * torch.sigmoid(u) * torch.sigmoid(-u) * (reach[0] + reach[1])
         return self.link(u) + (penalty if self.conservative else -penalty)
@@ -184,8 +205,8 @@ class flipped_segments(segments):
         if not 0 <= self.flip < 0.5:
             raise ConfigError(f"flip must be in [0, 0.5): {self.flip} would reward the worse segment as often")
 
-    def losses(self, z: Matched, extra: Tensor | float) -> Tensor:
-        u = z.values + extra
+    def losses(self, z: Matched) -> Tensor:
+        u = z.values
         return ((1 - self.flip) * self.link(u) - self.flip * self.link(-u)) / (1 - 2 * self.flip)
 
 
@@ -199,5 +220,5 @@ class worst_segments(segments):
         if self.radius < 0:
             raise ConfigError(f"radius is a largest error, at least 0: {self.radius}")
 
-    def losses(self, z: Matched, extra: Tensor | float) -> Tensor:
-        return self.link(z.values + extra - self.radius * (z.chosen.abs() + z.rejected.abs()))
+    def losses(self, z: Matched) -> Tensor:
+        return self.link(z.values - self.radius * (z.chosen.abs() + z.rejected.abs()))

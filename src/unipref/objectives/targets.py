@@ -20,6 +20,7 @@ __all__ = [
     "logit",
     "reach",
     "smoothed",
+    "undoubted",
     "win_probability",
     "win_rate",
 ]
@@ -65,6 +66,22 @@ class denoised(Part):
     def __call__(self, batch: Batch, unit: pair | point) -> Tensor | float:
         """(N,), or a number where every row is hard."""
         return (labels()(batch, unit) - self.flip) / (1 - 2 * self.flip)
+
+
+@dataclass(frozen=True, repr=False)
+class undoubted(Part):
+    """p / (2 p - 1): `denoised` where each label says itself how often it is wrong, 1 - p; 1/2 at p = 1/2.
+
+    It lies outside [0, 1] and grows without bound towards p = 1/2, where a label says nothing.
+    """
+
+    def __call__(self, batch: Batch, unit: pair | point) -> Tensor | float:
+        """(N,), or 1.0 where every row is hard."""
+        p = labels()(batch, unit)
+        if not isinstance(p, Tensor):
+            return p
+        says = p != 0.5
+        return torch.where(says, p / torch.where(says, 2 * p - 1, 1.0), 0.5)
 
 
 def _check(flip: float) -> None:

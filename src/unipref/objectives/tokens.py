@@ -1,4 +1,4 @@
-"""Token level: numbers per scored token, and scores that are weighted sums of them. Shapes: I items, T scored tokens."""
+"""Token level: numbers per scored token, and scores that are their weighted sums. Shapes: I items, T scored tokens."""
 
 from dataclasses import dataclass
 
@@ -103,7 +103,7 @@ class token_sum(Part):
 
 @dataclass(frozen=True, repr=False)
 class capped_inverse(Part):
-    """1 + mark * min(1 / p, cap) of each token's probability p, without gradient: rare tokens that are marked weigh more.
+    """1 + mark * min(1 / p, cap) of each token's probability p, no gradient: rare tokens that are marked weigh more.
 
     Since 1 / p is at least 1, any cap up to 1 gives marked tokens the constant 1 + cap.
 
@@ -170,7 +170,7 @@ class token_importance(Part):
 
 
 def clipped_ratio(log_ratio: Tensor, clip: float | None) -> Tensor:
-    """e^log_ratio, held in [1 - clip, 1 + clip]; without `clip` at most the largest number that stays finite."""
+    """e^log_ratio, held in [1 - clip, 1 + clip]; without `clip` at most e^60, so that products stay finite."""
     if clip is None:
         return torch.exp(log_ratio.clamp(max=60.0))  # e^60 times any log-probability is finite in float32
     return torch.exp(log_ratio).clamp(max(0.0, 1 - clip), 1 + clip)

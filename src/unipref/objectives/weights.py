@@ -25,6 +25,7 @@ __all__ = [
     "positive",
     "preferred_mix",
     "product",
+    "signed",
 ]
 
 _ADVANTAGE, _LOG_RATIO = advantage(), log_ratio()
@@ -112,6 +113,21 @@ class preferred_mix(Part):
         total = sum(w * part(batch).detach().nan_to_num() for part, w in zip(self.of, self.by, strict=True))
         chosen, rejected = unit.sides(batch)
         return total[chosen].clamp(min=0), total[rejected].clamp(min=0)
+
+
+@dataclass(frozen=True, repr=False)
+class signed(Part):
+    """A pair's difference in `of`, below 0 where the preferred side has the smaller number: that turns the row's loss.
+
+    The swapped pair weighs the opposite. A row counts where both sides have the number.
+    """
+
+    of: Part
+
+    def __call__(self, batch: Batch, unit: pair) -> tuple[Tensor, Tensor]:
+        """(P,), and its negative."""
+        difference = unit.contrast(self.of(batch).detach().nan_to_num(), batch)
+        return difference, -difference
 
 
 @dataclass(frozen=True, repr=False)

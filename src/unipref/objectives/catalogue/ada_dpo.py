@@ -53,8 +53,8 @@ def ada_dpo(
     terms of the inner problem without a gradient are left out, as in the authors' code for language models.
 
     Args:
-        rho: radius of the inner problem, the paper's rho_0; log 2 or more makes every temperature tau_min. The authors'
-            runs have 0.1, their trainer's own default is 0.2.
+        rho: radius of the inner problem, the paper's rho_0; log 2 or more makes every temperature tau_min (where
+            quadratic, log 2 / (2 tau_min) or more). The authors' runs have 0.1, their trainer's own default is 0.2.
         tau_min, tau_max: bounds; None for no upper one.
         quadratic: rho * tau^2 in place of rho * tau in the inner problem; bounded in the authors' code for language
             models, without upper bound in that for robots.

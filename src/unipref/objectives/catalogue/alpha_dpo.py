@@ -74,7 +74,8 @@ def alpha_dpo(
             Llama-3-8B-Instruct, 10, 0.4 and 0.05 for Gemma-2-9b-it.
         gamma_ratio: SimPO's margin over beta.
         alpha: margin per deviation; at 0 neither the reference nor the running numbers are used.
-        flip: label smoothing.
+        flip: label smoothing; a label that is wrong asks the margin of the pair in its other order, where the released
+            code turns the sign of the whole logit, margin and all.
         momentum: share of the past in the running numbers.
         compat: running numbers as released, without correction of their start.
     """

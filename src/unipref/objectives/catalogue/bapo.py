@@ -17,7 +17,8 @@ _PLACES = ("outside", "inside")
     formula="-log sigmoid(beta * dh) + lam * max(0, ref_logp_base - logp_base)",
     needs=("chosen", "rejected", "ref_logp", "base"),
     citation=Citation(
-        "BAPO: Base-Anchored Preference Optimization for Overcoming Forgetting in Large Language Models Personalization",
+        "BAPO: Base-Anchored Preference Optimization for Overcoming Forgetting in Large Language Models "
+        "Personalization",
         ("Gihun Lee", "Minchan Jeong", "Yujin Kim", "Hojung Jung", "Jaehoon Oh", "Sangmook Kim", "Se-Young Yun"),
         2024,
         "2407.00693",

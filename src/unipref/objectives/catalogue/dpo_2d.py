@@ -30,7 +30,7 @@ SEGMENT_FIELDS = {  # log-ratios (1, -.5, .3) and (.4, -.2) of segments with num
     "dpo_2d",
     source="arXiv:2410.19720; the loss as in github.com/nachiketapatil/Robust-2D-DPO",
     status="reconstructed",
-    formula="-sum_i log sigmoid(r_c,i beta h_c,i - r_r,i beta h_r,i), i-th best chosen against i-th worst rejected segment",
+    formula="-sum_i log sigmoid(r_c,i beta h_c,i - r_r,i beta h_r,i), best chosen with worst rejected segments",
     needs=("chosen", "rejected", "ref_logp", "segment", "segment_score"),
     citation=Citation(
         "2D-DPO: Scaling Direct Preference Optimization with 2-Dimensional Supervision",
@@ -55,8 +55,8 @@ SEGMENT_FIELDS = {  # log-ratios (1, -.5, .3) and (.4, -.2) of segments with num
             {}, "dpo", where={"segment": 0.0, "segment_score": 1.0}, note="one segment a side, both with the number 1"
         )
     ],
-    # chosen segments by number: 4 (1.0), 3 (0.3), 1 (-0.5); rejected from the worst: 0 (-0.2), 2 (0.4); two are matched:
-    # .1 (4 * 1 - 0 * -.2) = .4 and .1 (3 * .3 - 2 * .4) = .01: ln(1 + e^-.4) + ln(1 + e^-.01)
+    # chosen segments by number: 4 (1.0), 3 (0.3), 1 (-0.5); rejected from the worst: 0 (-0.2), 2 (0.4);
+    # two are matched: .1 (4 * 1 - 0 * -.2) = .4 and .1 (3 * .3 - 2 * .4) = .01: ln(1 + e^-.4) + ln(1 + e^-.01)
     golden=[({"beta": 0.1}, SEGMENT_FIELDS, 1.2011749)],
 )
 def dpo_2d(*, beta: float = 0.1) -> Term:

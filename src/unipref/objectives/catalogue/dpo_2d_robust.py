@@ -36,7 +36,7 @@ _ESTIMATORS = {
     golden=[({"beta": 0.1, "noise": 0.5}, SEGMENT_FIELDS, 1.2007845)],
 )
 def dpo_2d_robust(*, beta: float = 0.1, estimator: str = "gaussian", noise: float = 0.25) -> Term:
-    """2D-DPO whose loss is that of clean numbers, on average over noise in the judge's.
+    """2D-DPO for noisy numbers: by default its loss is, on average over the noise, nearly that of clean ones.
 
     Reconstructed: the paper's equation was found nowhere, and its repository holds the plain loss. Three estimators of
     our own stand for it: "gaussian" takes the second-order effect of Gaussian noise away ("conservative" adds it),

@@ -10,7 +10,7 @@ from unipref.objectives.terms import Term, pairwise
 
 @method(
     "dpop",
-    source="arXiv:2402.13228 Eq. 3, as in github.com/LuJunru/SamPO",
+    source="arXiv:2402.13228, as in github.com/LuJunru/SamPO",
     formula="-log sigmoid(beta * (dh - lam * max(0, ref_logp_c - logp_c)))",
     needs=("chosen", "rejected", "ref_logp"),
     citation=Citation(

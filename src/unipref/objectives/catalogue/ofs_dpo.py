@@ -51,6 +51,11 @@ def ofs_dpo(*, beta: float = 0.1, lam: float = 1.0, module: str = "fast") -> Obj
     partner, which pulls by lam * beta / 2 at equality however far both are from the reference; the slow one has the
     squared gap of the two probabilities. The partner's log-probabilities are constants of the step and have to be taken
     anew as it moves.
+
+    Args:
+        beta: as in DPO.
+        lam: coefficient of the coupling; 0 leaves two runs of DPO.
+        module: "fast" or "slow", the module that this loss trains; the other one is the partner.
     """
     if module not in _MODULES:
         raise ConfigError(f"ofs_dpo(module={module!r}){nearest(str(module), _MODULES)}")

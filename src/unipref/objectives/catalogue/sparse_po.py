@@ -24,7 +24,7 @@ def masked(name: str, beta: float, reward: token_column, kl: token_column) -> Te
 @method(
     "sparse_po",
     source="arXiv:2410.05102, as in github.com/huawei-noah/HEBO (SparsePO, sparse_trainer.py)",
-    formula="-log sigmoid(beta (du + dd)) + lam_u |m_u| + lam_d |m_d|, u = sum_t m_u (logp - ref_logp), d = sum_t m_d KL_t",
+    formula="-log sigmoid(beta (du + dd)) + lam_u |m_u| + lam_d |m_d|, u = sum m_u (logp - ref_logp), d = sum m_d KL",
     needs=("chosen", "rejected", "ref_logp", "kl", "reward_mask"),
     citation=SPARSE_PO,
     exceptions={

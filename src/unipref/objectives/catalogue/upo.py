@@ -116,9 +116,16 @@ def upo(
         role="auxiliary",
     )
     fit = {"expectile": expectile(tau), "soft": linex(lam)}.get(value)
-    objective = _with_margin(base_objective(base, base_options, of="upo"), base_margin, designer) + gamma * imitation
+    below = base_objective(base, base_options, of="upo")
+    objective = _with_margin(below, base_margin, designer) + gamma * imitation
     if fit is None:
         return objective
+    if "value" in below.heads:
+        name = base if isinstance(base, str) else below.terms[0].name
+        raise ConfigError(
+            f"upo(base={name!r}, value={value!r}): the base trains the value head too, and one head cannot follow two "
+            "targets; give upo value='group-mean' or value='none', or another base"
+        )
     return objective + value_coefficient * pointwise(
         "value", score=value_head(), target=reach(column("reward")), link=fit, role="state"
     )
