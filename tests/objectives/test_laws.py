@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 from worlds import (
-    OPEN,
     batch_for,
     catalogue,
     gradients,

@@ -5,6 +5,7 @@ from itertools import permutations
 
 import pytest
 import torch
+from deltas_structured import LISTS, list_slopes
 from torch.nn.functional import softplus
 from worlds import batch_for, gradients
 
@@ -193,52 +194,18 @@ def test_records_of_different_length_in_any_order_have_the_losses_that_they_have
     assert torch.allclose(slope, expected, rtol=1e-11, atol=1e-15)
 
 
-def lambda_delta(s, gain):
-    rank = (-s).argsort().argsort().double() + 1
-    found = torch.zeros_like(s)
-    for i in range(len(s)):
-        for j in range(len(s)):
-            if gain[i] > gain[j]:
-                gap = (2 ** gain[i] - 2 ** gain[j]) * (1 / torch.log1p(rank[i]) - 1 / torch.log1p(rank[j])).abs()
-                found[i] -= gap * torch.sigmoid(s[j] - s[i])
-                found[j] += gap * torch.sigmoid(s[j] - s[i])
-    return found
-
-
-def plackett_luce_delta(s, gain):
-    order = gain.argsort(descending=True)
-    found = -torch.ones_like(s)
-    for k in range(len(s)):
-        found[order[k:]] += s[order[k:]].softmax(0)
-    return found
-
-
-def exo_delta(s, reward):
-    gap = s.log_softmax(0) - (reward / 0.5).log_softmax(0)
-    return s.softmax(0) * (gap - (s.softmax(0) * gap).sum())
-
-
-DELTAS = {
-    "infonca": (infonca(beta=0.3, alpha=0.5), lambda s, r: s.softmax(0) - (2 * r).softmax(0)),
-    "nca": (nca(beta=0.3, alpha=0.5), lambda s, r: torch.sigmoid(s) / 4 - (2 * r).softmax(0) * torch.sigmoid(-s)),
-    "rpo-bwd": (rpo(beta=0.3, eta=2.0, unit="group"), lambda s, r: s.softmax(0) - (2 * r).softmax(0)),
-    "rpo-sq": (
-        rpo(beta=0.3, eta=2.0, unit="group", distance="sq"),
-        lambda s, r: 4 / 3 * ((s - 2 * r) - (s - 2 * r).mean()),
-    ),
-    "exo": (exo(beta=0.3, beta_r=0.5), exo_delta),
-    "pl_dpo": (pl_dpo(beta=0.3), plackett_luce_delta),
-    "lipo": (lipo(beta=0.3), lambda_delta),
-    "rankdpo": (rankdpo(beta=0.3), lambda s, r: lambda_delta(s, r.argsort().argsort().double() / 3)),
-}
-
-
-@pytest.mark.parametrize(("method", "delta"), DELTAS.values(), ids=DELTAS)
-def test_autograd_equals_the_closed_form_coefficient_of_every_response_of_a_list(method, delta):
-    h, reward = draws(23, 4), draws(24, 4).sigmoid()
-    batch = listed(h, reward=reward, rank=(-reward).argsort().argsort() + 1)
-    _, (found,) = gradients(as_objective(method), batch)
-    assert torch.allclose(found, 0.3 * delta(0.3 * h, reward), rtol=1e-12, atol=1e-15)
+@pytest.mark.parametrize("name", LISTS)
+def test_autograd_equals_the_closed_form_coefficient_of_every_response_of_a_list(name):
+    group_of = torch.tensor([2, 0, 1, 2, 1, 0, 2, 1, 2])  # records of 2, 3 and 4 responses, interleaved
+    n = len(group_of)
+    columns = {"logp": draws(23, n) - 4, "ref_logp": draws(24, n) - 4, "len": torch.arange(1.0, n + 1).double()}
+    columns["reward"] = draws(25, n).sigmoid()
+    rank = (-columns["reward"]).argsort().argsort() + 1
+    _, (found,) = gradients(as_objective(LISTS[name][0]), Batch({**columns, "group": group_of, "rank": rank}))
+    for record in range(3):
+        rows = group_of == record
+        expected = list_slopes(name, *(column[rows] for column in columns.values())) / 3
+        assert torch.allclose(found[rows], expected, rtol=1e-11, atol=1e-14)
 
 
 # -- rankings

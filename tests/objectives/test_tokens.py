@@ -1,15 +1,32 @@
 """Methods on tokens and segments: sparse_po, mapo, bmc, dpo_2d and its robust forms."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn.functional import log_softmax, softplus
-from worlds import batch_for, gradients
+from worlds import batch_for, gradients, minimise
 
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
-from unipref.objectives import as_objective, bmc, dpo, dpo_2d, dpo_2d_robust, mapo, sparse_po
+from unipref.objectives import (
+    as_objective,
+    bmc,
+    column,
+    denoised_segments,
+    difference,
+    dpo,
+    dpo_2d,
+    dpo_2d_robust,
+    hinge,
+    kl_baseline,
+    log_ratio,
+    mapo,
+    margin,
+    shift,
+    sparse_po,
+)
 
 EXAMPLE = {  # chosen (.5, .1, .9) under the policy, (.4, .2, .8) under the reference; rejected (.3, .6), (.5, .5)
     "len_chosen": torch.tensor([3]),
@@ -249,6 +266,69 @@ def test_noise_in_the_judges_numbers_moves_the_plain_loss_further_from_the_clean
         for name, objective in (("plain", dpo_2d(beta=1.0)), ("robust", dpo_2d_robust(beta=1.0, noise=noise))):
             gaps[name] += (objective(**fields, token_segment_score=heard).item() - clean) / 64
     assert abs(gaps["robust"]) < abs(gaps["plain"])
+
+
+def clean_excess(noise, seed=2, n=400, width=4, draws=8):
+    """Clean loss above its least after training on noisy numbers, mean over draws: by the plain and the robust loss.
+
+    World: pairs of one segment with random features, the first a little more in what is chosen; numbers 1 to 4.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(2 * n, width, generator=generator, dtype=torch.float64)
+    features[:n, 0] += 0.5
+    numbers = torch.randint(1, 5, (2 * n,), generator=generator).double()
+    fields = {
+        "len_chosen": torch.ones(n, dtype=torch.long),
+        "len_rejected": torch.ones(n, dtype=torch.long),
+        "token_ref_logp": torch.zeros(2 * n, dtype=torch.float64),
+        "token_segment": torch.zeros(2 * n),
+    }
+    plain, robust = dpo_2d(beta=1.0), dpo_2d_robust(beta=1.0, noise=noise)
+
+    def clean_loss_after(objective, heard):
+        slope = torch.zeros(width, dtype=torch.float64, requires_grad=True)
+        minimise(lambda: objective(**fields, token_logp=features @ slope, token_segment_score=heard), slope)
+        return plain(**fields, token_logp=features @ slope.detach(), token_segment_score=numbers).item()
+
+    least, total = clean_loss_after(plain, numbers), [0.0, 0.0]
+    for _ in range(draws):
+        heard = numbers + noise * torch.randn(2 * n, generator=generator, dtype=torch.float64)
+        total = [t + clean_loss_after(o, heard) - least for t, o in zip(total, (plain, robust), strict=True)]
+    return total[0] / draws, total[1] / draws
+
+
+def test_training_by_the_robust_loss_ends_nearer_the_clean_optimum_at_noise_one_and_no_nearer_at_one_half():
+    plain, robust = clean_excess(1.0)
+    assert 0 < robust < 0.9 * plain
+    plain, robust = clean_excess(0.5)  # 400 pairs: what single draws add is more than what the noise adds on average
+    assert 0.9 * plain < robust < 1.1 * plain
+
+
+@pytest.mark.parametrize("estimator", ["gaussian", "conservative", "flip", "worst_case"])
+def test_every_robust_form_works_at_the_default_noise_and_differs_from_the_plain_loss(estimator):
+    objective = dpo_2d_robust(estimator=estimator)
+    assert objective(**SEGMENTS).item() != pytest.approx(dpo_2d()(**SEGMENTS).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": (margin(0.7),)},
+        {"offset": (shift(kl_baseline()),)},
+        {"offset": (difference(column("reward")),)},
+        {"score": log_ratio()},
+    ],
+    ids=repr,
+)
+def test_a_number_for_a_whole_response_has_no_place_among_segments(changes):
+    batch = batch_for(as_objective(dpo_2d()), 5)
+    with pytest.raises(ConfigError, match="score with by_segment"):
+        replace(dpo_2d(), **changes).values(batch)
+
+
+def test_the_expansion_of_the_logistic_link_is_none_of_another():
+    with pytest.raises(ConfigError, match="expands the logistic link, not hinge"):
+        denoised_segments(link=hinge())
 
 
 def test_unknown_choices_are_refused_with_the_nearest_name():

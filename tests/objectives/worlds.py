@@ -31,10 +31,11 @@ def catalogue():
         name = ",".join(f"{k}={v}" for k, v in options.items())
         found.append((f"{key}({name})", as_objective(cards[key].build(**options)), cards[key]))
     for base in BASES:
+        of_one_head = {"value": "none"} if "value" in as_objective(cards[base].build()).heads else {}
         try:
-            on_it = upo(base=base, base_margin=0.2)
+            on_it = upo(base=base, base_margin=0.2, **of_one_head)
         except ConfigError:  # nothing to shift, or parts of responses
-            on_it = upo(base=base)
+            on_it = upo(base=base, **of_one_head)
         both = {**cards[base].exceptions, **cards["upo"].exceptions}  # what the base breaks stays broken
         found.append((f"upo({base})", on_it, replace(cards["upo"], exceptions=both)))
     return found
@@ -131,6 +132,8 @@ def _with_tokens(batch, names, draw):
             tokens[name] = share * batch.item(name)[item]
         elif name == "segment":
             tokens[name] = (place // 2).to(draw.dtype)
+        elif name == "segment_score":  # one number for all tokens of a segment
+            tokens[name] = draw.between(len(item), 0, 1.5)[torch.arange(len(item)) - place % 2]
         elif name in ("diff", "fresh"):
             tokens[name] = (draw.between(len(item), 0, 1) < 0.5).to(draw.dtype)
         else:

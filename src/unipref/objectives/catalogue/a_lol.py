@@ -54,7 +54,8 @@ def a_lol(
     A whole response is one action. Responses with a negative advantage have weight 0, and still count in the mean; the
     authors drop them from the data, which only multiplies the loss. Neither ratio nor advantage carries a gradient.
     The ratio is policy over reference, in the paper and in the released code alike: that code subtracts *negative*
-    log-probabilities.
+    log-probabilities. Its script for generation tasks takes the policy's own logits for the reference's where the model
+    is a causal one, so that the ratio is 1 there, and averages over tokens; the one for dialogue, followed here, sums.
 
     Args:
         clip: the ratio is held in [1 - clip, 1 + clip]; 0.9 as in the released code. None does not clip.

@@ -13,7 +13,7 @@ from unipref.objectives.weights import one
 
 @method(
     "bco",
-    source="arXiv:2404.04656",
+    source="arXiv:2404.04656, as in the BCOTrainer that TRL had",
     status="reconstructed",
     formula="-log sigmoid(beta h - delta) desirable, -log sigmoid(delta - beta h) undesirable, delta = mean of beta h",
     needs=("label", "ref_logp"),
@@ -61,10 +61,9 @@ def bco(
     delta, the mean of beta * h over labelled responses, is renewed before each step's loss and carries no gradient.
     TRL 1.16 has no trainer for it, and its `bco_pair` has no delta and adds the two sides instead of averaging.
 
-    Reconstructed: the classifier and its shift are the usual definition, not read in the paper. How the shift is
-    averaged over steps is inferred: here over a window of some ten steps, where a mean over the whole run would lag
-    behind a policy that moves; and it is the mean over all labelled responses, which is the mean of the two classes'
-    means where they are equally many.
+    Reconstructed: read in the trainer that TRL had, not in the paper. There delta is a mean over the whole run; here it
+    is one over a window of some ten steps, since that of a run lags behind a policy that moves. In both it is over all
+    labelled responses, which is the mean of the two classes' means where they are equally many.
 
     Args:
         beta: scale of the log-ratio.

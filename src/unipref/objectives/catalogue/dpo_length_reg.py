@@ -45,6 +45,7 @@ def dpo_length_reg(*, beta: float = 0.1, alpha: float = 0.01) -> Term:
     are those that are trained on, the end token among them.
 
     Args:
-        alpha: nats per token. Not read in either paper; 0.01, our choice, lets 100 tokens count a nat.
+        alpha: nats per token. Not read in either paper; 0.01, our choice, lets 100 tokens count a nat. SamPO's code has
+            0.1.
     """
     return pairwise("dpo_length_reg", score=log_ratio(beta), offset=(length_gap(alpha),), link=logistic())

@@ -8,7 +8,7 @@ from unipref.objectives.terms import Term
 
 @method(
     "dr_dpo",
-    source="arXiv:2407.07880, from memory",
+    source="arXiv:2407.07880, as in github.com/junkangwu/Dr_DPO",
     status="reconstructed",
     formula="-beta_prime * log mean e^(log sigmoid(beta * dh) / beta_prime)",
     needs=("chosen", "rejected", "ref_logp"),

@@ -51,7 +51,7 @@ def rso(*, gamma: float = 0.05, loss: str = "hinge") -> Term:
 
     Args:
         gamma: scale of the log-ratios, 0.05 as in TRL.
-        loss: "hinge" (hinge-norm) or "sigmoid" (sigmoid-norm).
+        loss: "hinge" (hinge-norm, the one that TRL has) or "sigmoid" (sigmoid-norm, of the paper's main table).
     """
     if loss not in _LINKS:
         raise ConfigError(f"rso(loss={loss!r}){nearest(str(loss), _LINKS)}")

@@ -18,13 +18,13 @@ def set_contrastive(name: str, score: Part, link: set_contrast) -> Term:
 
 @method(
     "swepo",
-    source="arXiv:2412.04628",
+    source="arXiv:2412.04628 (SWEPO in its versions 1 to 3, MPO in version 4)",
     status="reconstructed",
     formula="-log [sum over r_i > mean r of e^u_i / sum over all of e^u_i], u = beta * h + alpha * |r - mean r|",
     needs=("group", "ref_logp", "reward"),
     citation=Citation(
-        "SWEPO: Simultaneous Weighted Preference Optimization for Group Contrastive Alignment",
-        ("Taneesh Gupta", "Rahul Madhavan", "Xuchao Zhang", "Chetan Bansal", "Saravan Rajmohan"),
+        "Multi-Preference Optimization: Generalizing DPO via Set-Level Contrasts",
+        ("Taneesh Gupta", "Rahul Madhavan", "Xuchao Zhang", "Nagarajan Natarajan", "Chetan Bansal", "Saravan Rajmohan"),
         2024,
         "2412.04628",
     ),

@@ -81,8 +81,11 @@ def upo(
     Weights are positive: a response can be imitated less, never pushed down, and part of any gain is the likelihood
     anchor itself. `upo(lam=0)` is that anchor alone, the control to train beside it. Responses without a reward enter
     the base only. gamma multiplies a mean log-probability: next to a summed base its pull shrinks with length, so read
-    the gradient ratio in the log. The paper gives no tau, reads no position for V and prints the sign of the margin
-    (`base_margin`) reversed; see the options.
+    the gradient ratio in the log.
+
+    Reconstructed: all was read in the paper's submission under its former name; the text of its third version could
+    not be. tau and the position at which V is read are not given there and are chosen by us; the sign of the margin
+    (`base_margin`) is printed reversed and is derived here.
 
     Args:
         base: the preference loss: a method's name, or an objective of one's own.
