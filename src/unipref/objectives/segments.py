@@ -50,7 +50,8 @@ def _cells(batch: Batch) -> tuple[Tensor, Tensor, int, int]:
     segment = batch.token("segment").long()
     inside = segment >= 0
     n_segments = int(segment.max()) + 1 if len(segment) and inside.any() else 1
-    return batch.token("item") * n_segments + segment.clamp(min=0), inside, len(next(iter(batch.items.values()))), n_segments
+    n_items = len(next(iter(batch.items.values())))
+    return batch.token("item") * n_segments + segment.clamp(min=0), inside, n_items, n_segments
 
 
 @dataclass(frozen=True, repr=False)
