@@ -138,7 +138,7 @@ def test_the_expectile_one_half_is_the_mean_and_towards_one_it_is_the_maximum():
     # first-order condition at tau: the two sides of the value balance
     v = fitted_value(world, tau=0.9)
     residual = world.reward - v
-    balance = torch.where(residual > 0, 0.9, 0.1) * residual * world.ref.exp()
+    balance = torch.where(residual > 0, 0.9 * residual, 0.1 * residual) * world.ref.exp()
     assert abs(balance.sum().item()) < 1e-9
     assert world.reward.max().item() - fitted_value(world, tau=1 - 1e-7) < 1e-3
 

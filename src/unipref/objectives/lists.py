@@ -130,7 +130,7 @@ class noise_contrast(ListLoss):
 
     def losses(self, scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         share = mask.to(scores.dtype) / mask.sum(1, keepdim=True)
-        return (target * F.softplus(-scores) + share * F.softplus(scores)).sum(1)
+        return (target * -F.logsigmoid(scores) + share * -F.logsigmoid(-scores)).sum(1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -273,8 +273,8 @@ class ranked_likelihood(ListLoss):
         low = held.masked_fill(~mask, float("inf")).amin(1, keepdim=True)
         spread = held.masked_fill(~mask, float("-inf")).amax(1, keepdim=True) - low
         share = torch.where(spread > 0, (held - low) / torch.where(spread > 0, spread, 1.0), 0.0)
-        down = (ahead * F.softplus(scores)[:, None, :]).sum(2) / n_worse.clamp(min=1)
-        total = (share * (F.softplus(-scores) + down) * (n_worse > 0)).sum(1)
+        down = (ahead * -F.logsigmoid(-scores)[:, None, :]).sum(2) / n_worse.clamp(min=1)
+        total = (share * (-F.logsigmoid(scores) + down) * (n_worse > 0)).sum(1)
         return total / (mask.sum(1) - 1).clamp(min=1)
 
 
