@@ -18,6 +18,7 @@ from worlds import (
     pair_fields,
     subset,
     with_items,
+    with_tokens,
     with_weights,
 )
 
@@ -307,6 +308,26 @@ def test_an_empty_batch_and_an_empty_response_have_loss_and_gradient_without_nan
     texts = ("chosen", "rejected", *objective.roles)
     zero = {f"{name}_{text}": torch.zeros(5) for name in ("logp", "len", "ref_logp") for text in texts}
     total, (slope,) = gradients(objective, batch_for(objective, 20, dtype=torch.float32, **zero))
+    assert total.isfinite()
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("n_tokens", [1, 7])
+@pytest.mark.parametrize(("objective", "card"), ALL)
+def test_sides_that_are_alike_in_everything_have_a_finite_loss_and_gradient(objective, card, n_tokens):
+    batch = batch_for(objective, 23)
+    chosen = batch.pairs["chosen"]
+    alike = {
+        name: value.clone() for name, value in batch.items.items() if name not in ("label", "group", "role", "uid")
+    }
+    for value in alike.values():
+        value[batch.pairs["rejected"]] = value[chosen]
+    alike["len"] = torch.full_like(batch.item("len"), n_tokens)
+    statistics = {name: torch.zeros_like(value) for name, value in batch.statistics.items()}  # deviations of 0 too
+    batch = Batch({**batch.items, **alike}, batch.pairs, {}, statistics, batch.clock)
+    if objective.token_needs:
+        batch = with_tokens(batch, objective.token_needs, 23)
+    total, (slope,) = gradients(objective, batch)
     assert total.isfinite()
     assert slope.isfinite().all()
 

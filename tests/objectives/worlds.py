@@ -100,7 +100,7 @@ def batch_for(objective, seed, n=5, dtype=torch.float64, clock=OPEN, **changes):
             fields.setdefault(name, torch.tensor((0.2, 0.9, 0.4)[i], dtype=dtype))
     fields = {name: value for name, value in fields.items() if value is not None}
     batch = Batch.from_fields(clock=clock, **fields)
-    return _with_tokens(batch, objective.token_needs, draw) if objective.token_needs else batch
+    return with_tokens(batch, objective.token_needs, seed) if objective.token_needs else batch
 
 
 class _Draw:
@@ -119,8 +119,9 @@ class _Draw:
         return torch.randint(low, high, (n,), generator=self.generator)
 
 
-def _with_tokens(batch, names, draw):
+def with_tokens(batch, names, seed):
     """The batch with token columns that add up to its sums."""
+    draw = _Draw(5000 + seed, batch.item("logp").dtype)
     length = batch.item("len").long()
     item = torch.repeat_interleave(torch.arange(len(length)), length)
     place = torch.arange(len(item)) - (length.cumsum(0) - length)[item]

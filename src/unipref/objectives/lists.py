@@ -221,7 +221,7 @@ class pair_logistic(ListLoss):
 
     def losses(self, scores: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         ahead = better(target, mask)
-        values = F.softplus(scores[:, None, :] - scores[:, :, None])
+        values = -F.logsigmoid(scores[:, :, None] - scores[:, None, :])
         if self.weight is not None:
             values = values * self.weight(scores, target, mask)
         total = (values * ahead).sum((1, 2))
