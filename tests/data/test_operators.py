@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison, Item, Message, Record
-from unipref.data import as_pairs, chosen_only, limit_records, mismatch, read_records, split_records
+from unipref.data import as_pairs, chosen_only, limit_records, mismatch, one_pair_each, read_records, split_records
 
 
 def balanced(report) -> bool:
     gone = len(report.set_aside) + sum(report.left_out.values())
-    return report.n_read == report.n_kept + gone
+    return report.n_read + sum(report.added.values()) == report.n_kept + gone
 
 
 def texts(n: int) -> list[Record]:
@@ -115,6 +115,24 @@ def test_lists_without_a_difference_are_set_aside_with_the_reason():
         as_pairs([tied])
     with pytest.raises(ConfigError, match="'some'"):
         as_pairs([pair], which="some")
+
+
+def test_every_pair_of_a_list_becomes_a_record_with_the_lists_weight_and_further_texts():
+    row = {"prompt": "q", "responses": [" a", " b", " c"], "scores": [3, 1, 2], "gold": " g", "weight": 2.0}
+    listed, _ = as_pairs(read_records([row])[0])
+    apart, report = one_pair_each(listed)
+    assert balanced(report)
+    assert [[item.response for item in record.items] for record in apart] == [
+        [" a", " c", " g"],
+        [" a", " b", " g"],
+        [" c", " b", " g"],
+    ]
+    assert [record.comparisons for record in apart] == [(Comparison(0, 1, margin=m),) for m in (1.0, 2.0, 1.0)]
+    assert {record.weight for record in apart} == {2.0}
+    assert len({record.id for record in apart}) == 3
+    again, report = one_pair_each(apart)
+    assert again == apart
+    assert not report.changed
 
 
 def test_every_thumbs_up_is_compared_with_every_thumbs_down_to_the_same_prompt():

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 
-__all__ = ["MAKE", "how_to_make", "in_words"]
+__all__ = ["DATA_REWARD", "MAKE", "how_to_make", "in_words"]
 
+DATA_REWARD = "data_reward"  # the data's own `reward` where a recipe's `objectives:` make one
 _COMPUTED = "computed while training; nothing to give"
 
 # Column -> how to make it, as the end of "COLUMN: ...".
@@ -17,7 +18,7 @@ MAKE = {
     "ref_logp": "log-probability under a reference, kept once computed; `references:` names its model (default: the "
     "one that the stage starts from)",
     "reward": "add `objectives:` with a scorer; or numbers in the data: `chosen_reward` and `rejected_reward`, or "
-    "`rewards` of a list",
+    "`rewards` of a list, which `objectives:` take the place of",
     "win_rate": "a judge's share of wins against the last iterate's answers, in [0, 1]: `win_rate`, or per side",
     "score": "a judge's mean preference for a response, 0 for a tie: `scores` of a list, or per side",
     "q": "the value of a step from a search: node values of a tree, or per side",

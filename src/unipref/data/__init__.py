@@ -13,21 +13,25 @@ from unipref.data.operators import (
     chosen_only,
     limit_records,
     mismatch,
+    one_pair_each,
+    responses_of,
     split_records,
 )
 from unipref.data.readers import read_records
-from unipref.data.report import DataReport, SetAside
+from unipref.data.report import DataReport, RowFault, SetAside
 from unipref.data.split import conversation_key, is_heldout
-from unipref.data.token_columns import TOKEN_COLUMNS, token_columns
+from unipref.data.token_columns import PARTNER_COLUMNS, TOKEN_COLUMNS, token_columns
 
 __all__ = [
     "FORMATS",
+    "PARTNER_COLUMNS",
     "TOKEN_COLUMNS",
     "Chain",
     "DataReport",
     "EncodedRecord",
     "Format",
     "Operator",
+    "RowFault",
     "SetAside",
     "Step",
     "as_pairs",
@@ -39,7 +43,9 @@ __all__ = [
     "is_heldout",
     "limit_records",
     "mismatch",
+    "one_pair_each",
     "read_records",
+    "responses_of",
     "split_records",
     "token_columns",
 ]

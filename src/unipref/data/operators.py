@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
+from unipref.core.columns import DATA_REWARD
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison, Item, Record, Text
 from unipref.data.report import DataReport, RowFault
@@ -25,6 +26,7 @@ __all__ = [
     "each",
     "limit_records",
     "mismatch",
+    "one_pair_each",
     "rated",
     "responses_of",
     "split_records",
@@ -33,7 +35,7 @@ __all__ = [
     "with_pairs",
 ]
 
-_RATINGS = ("score", "rating", "reward")
+_RATINGS = ("score", "rating", DATA_REWARD, "reward")
 Account = tuple[list[Record], DataReport]
 
 
@@ -266,7 +268,8 @@ def as_pairs(
 
     Args:
         which: "all" or "best_worst"; of labelled responses "best_worst" takes the first of each label.
-        by: the column to rate by; the rank, or else a column "score", "rating" or "reward", where it is not named.
+        by: the column to rate by; where it is not named the rank, or else a column "score", "rating" or "reward" (of
+            two rewards the data's own, not that of a recipe's `objectives:`).
 
     Raises:
         ConfigError: `which` is neither.
@@ -300,8 +303,8 @@ def as_pairs(
         report.leave_out("joined with another response to its prompt", len(group) - 1)
     if not paired:
         raise DataError(
-            f"no pair can be made of {len(records)} records: {report.counts or 'there are none'}; "
-            "use a method for unpaired data, such as kto"
+            f"no pair can be made of {len(records)} records: {report.counts or 'there are none'}; give rows with "
+            "`chosen` and `rejected`, or lists with `ranks` or `scores`, or use a method for unpaired data, such as kto"
         )
     report.n_kept = len(paired)
     return paired, report
@@ -347,6 +350,25 @@ def _compare_list(record: Record, which: str, by: str | None) -> Record:
     if not pairs:
         raise RowFault("no two responses differ in rank or rating")
     return with_pairs(record, {(i, j): None if ranked else goodness[i] - goodness[j] for i, j in pairs})
+
+
+def one_pair_each(records: Sequence[Record]) -> Account:
+    """A record of its own for every comparison, for methods that read what sets the two sides of a pair apart.
+
+    Losses stay as they are: a record's weight holds for each of its comparisons. A record without any stays too.
+    """
+
+    def make(record: Record) -> list[Record]:
+        if len(record.comparisons) < 2 and len(responses_of(record)) < 3:
+            return [record]
+        return [
+            with_items(record, (c.winner, c.loser), comparisons=(replace(c, winner=0, loser=1),))
+            for c in record.comparisons
+        ] or [record]
+
+    return each("one_pair_each", {}, make, changed="one pair of several kept", added="pair of a record of several")(
+        records
+    )
 
 
 def mismatch(records: Sequence[Record], *, seed: int, epoch: int) -> list[Record]:

@@ -11,9 +11,10 @@ from unipref.core.errors import ConfigError, DataError, nearest
 from unipref.core.records import Item, plain_text
 from unipref.data.encode import EncodedRecord
 
-__all__ = ["TOKEN_COLUMNS", "spelled", "token_columns"]
+__all__ = ["PARTNER_COLUMNS", "TOKEN_COLUMNS", "spelled", "token_columns"]
 
 TOKEN_COLUMNS = ("segment", "segment_score", "diff", "fresh")
+PARTNER_COLUMNS = frozenset({"diff", "fresh"})  # of a response beside the one other that it is compared with
 STOP_WORDS = (
     "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself "
     "it its itself they them their theirs themselves what which who whom this that these those am is are was were be "

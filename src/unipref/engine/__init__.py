@@ -23,7 +23,7 @@ from unipref.engine.readouts import (
     value_head,
 )
 from unipref.engine.scoring import reference_distribution, score
-from unipref.engine.weights import extrapolate, load_weights
+from unipref.engine.weights import average, extrapolate, load_weights
 
 __all__ = [
     "BUNDLED",
@@ -34,6 +34,7 @@ __all__ = [
     "TokenMask",
     "Values",
     "activation_mask",
+    "average",
     "class_head",
     "embed",
     "embed_spans",

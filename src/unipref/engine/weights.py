@@ -1,5 +1,7 @@
 """Putting saved weights back into a model that is already built (and perhaps already wrapped)."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -7,7 +9,7 @@ from torch import nn
 
 from unipref.core.errors import ConfigError
 
-__all__ = ["extrapolate", "load_weights"]
+__all__ = ["average", "extrapolate", "load_weights"]
 
 
 def load_weights(model: nn.Module, folder: Path | str) -> None:
@@ -43,16 +45,39 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
 
 
 @torch.no_grad()
-def extrapolate(model: nn.Module, before: Path | str, momentum: float) -> None:
+def extrapolate(model: nn.Module, before: nn.Module, momentum: float) -> None:
     """Move the weights of `model` on: to now + `momentum` * (now - before).
 
     Source: arXiv:2410.06293, the practical form of its outer step. For a softmax over logits it equals the step on
     probabilities; in a network the two differ.
 
     Args:
-        before: folder of the weights of the earlier model.
+        before: the earlier model, on any device; it is not changed.
     """
-    now = {name: value.clone() for name, value in model.named_parameters()}  # tied weights once
-    load_weights(model, before)
+    earlier = dict(before.named_parameters())
+    for name, value in model.named_parameters():  # tied weights once
+        value += momentum * (value - earlier[name].to(value))
+
+
+@torch.no_grad()
+def average(model: nn.Module, folders: Sequence[Path | str], weights: Sequence[float]) -> None:
+    """Give `model` the mean of the weights saved in `folders`, each counted by its weight.
+
+    One folder is in memory at a time, and the sum is in float32 at least.
+
+    Raises:
+        ConfigError: weights and folders differ in number, a weight is negative, or the weights do not add up to 1; or
+            a folder's weights do not fit, and the model then holds those of the folder before it.
+    """
+    if len(folders) != len(weights):
+        raise ConfigError(f"{len(weights)} weights for {len(folders)} folders; give one for each")
+    if min(weights, default=0.0) < 0 or not math.isclose(sum(weights), 1.0, rel_tol=1e-6):
+        raise ConfigError(f"the weights of a mean are at least 0 and add up to 1, got {list(weights)}")
+    total: dict[str, torch.Tensor] = {}
+    for folder, weight in zip(folders, weights, strict=True):
+        load_weights(model, folder)
+        for name, value in model.named_parameters():  # tied weights once
+            part = weight * value.to(torch.promote_types(value.dtype, torch.float32))
+            total[name] = total[name] + part if name in total else part
     for name, value in model.named_parameters():
-        value.copy_(now[name] + momentum * (now[name] - value))
+        value.copy_(total[name])

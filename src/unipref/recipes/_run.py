@@ -144,7 +144,7 @@ def read_data(
             validation, _ = designer.score_records(validation, store=store)
         told["designer"] = {"train": found.to_dict(), "heldout": held_found.to_dict()}
         if console is not None:
-            for sentence in found.conflicts:
+            for sentence in found.notes:
                 console.print(f"note: {sentence}", highlight=False)
     told["split"] = {
         "train": len(train),
@@ -193,8 +193,10 @@ def run_stages(
     Returns:
         The last model (`start` where there is no stage), and the seconds that training took.
     """
-    seconds, before = 0.0, None
+    seconds, history = 0.0, (start,)
     for stage, place in zip(stages, places, strict=True):
+        if not stage.round:
+            history = (start,)
         with progress(console, title(stage)) as show:
             model = run_stage(
                 recipe,
@@ -207,11 +209,11 @@ def run_stages(
                 store=store,
                 resume=resume,
                 show=show,
-                before=before if stage.round else None,
+                history=history,
                 bench=bench,
                 hand_over=hand_over if place == places[-1] else None,
             )
-        start, before = str(model), place
+        start, history = str(model), (*history, place)
         seconds += stage_done(place)["seconds"]
     return start, seconds
 

@@ -93,6 +93,8 @@ def _train_all(
         for run, stages in plan.items():
             own = stages[len(shared) :]
             first = 0 if recipe.runs else len(own) - 1  # what the run itself is compared with: where this stage starts
+            while first and own[first].round:  # of a loop: where its first round starts
+                first -= 1
             run_folder = folder / run / f"seed-{seed}" if several else folder / run
             places = [run_folder / stage.label for stage in own]
             more = {"title": lambda s, run=run, told=told: f"{run}{told}", **common}

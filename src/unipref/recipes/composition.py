@@ -8,7 +8,7 @@ from unipref.core.errors import ConfigError
 from unipref.data import Operator
 from unipref.objectives import Objective, Term, as_objective
 
-__all__ = ["Composition", "Loop", "rounds_of"]
+__all__ = ["Composition", "Loop", "collected_by", "rounds_of"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,14 @@ class Composition:
         operators: applied in order, to training and validation records alike.
         momentum: after training go on by this share of the way to this model from where the round before ended in
             training (the first round: from the model that it starts from); 0 stays.
+        merges: a loop's last round that trains nothing: its model is the mean of the models of the rounds before,
+            weighted for the least loss on the records, with the model that the loop started from as reference.
     """
 
     objective: Objective | Term
     operators: tuple[Operator, ...] = ()
     momentum: float = 0.0
+    merges: bool = False
 
 
 @dataclass(frozen=True)

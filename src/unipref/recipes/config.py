@@ -432,6 +432,7 @@ class Recipe(_Section):
                 *self._stage_faults(),
                 *self._control_faults(),
                 *self._reference_faults(),
+                *self._adapter_faults(),
             ]
         )
         return self
@@ -483,6 +484,17 @@ class Recipe(_Section):
                     yield ("controls", run), f"no run is called {name!r}{nearest(name, plan)}"
             if run in others:
                 yield ("controls", run), "a run cannot be its own control"
+
+    def _adapter_faults(self) -> Iterator[tuple[Key, str]]:
+        if self.model_options.lora is None or self.model_options.lora.merge:
+            return
+        for run, stages in self.run_plan().items():
+            if len(stages) > 1 or any(stage.composition.momentum for stage in stages):
+                yield (
+                    ("model_options", "lora", "merge"),
+                    f"{run} has stages or rounds that go on from whole weights, and an adapter alone is none; "
+                    "set merge: true",
+                )
 
     def _reference_faults(self) -> Iterator[tuple[Key, str]]:
         mixed = [ref for ref in self.references if ref.name is None]

@@ -13,22 +13,28 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainingArguments
 
-from unipref.core.errors import ConfigError, UniprefError, nearest
-from unipref.core.io import read_jsonl, write_json, writing_folder
+from unipref.core.errors import ConfigError, DataError, UniprefError, nearest
+from unipref.core.io import read_jsonl, to_json, write_json, write_text, writing_folder
 from unipref.core.records import Record
 from unipref.data import (
+    PARTNER_COLUMNS,
     TOKEN_COLUMNS,
     DataReport,
+    EncodedRecord,
+    RowFault,
     as_pairs,
     chosen_only,
     encode_records,
     mismatch,
+    one_pair_each,
+    responses_of,
     token_columns,
 )
 from unipref.engine import Policy, extrapolate, load_model, load_tokenizer, make_head
 from unipref.objectives import Objective, as_objective, point
 from unipref.recipes.columns import add_columns
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
+from unipref.recipes.merging import merge
 from unipref.recipes.workbench import Workbench
 from unipref.store import ScoreStore
 from unipref.training import (
@@ -46,6 +52,7 @@ __all__ = [
     "Interrupted",
     "check_trackers",
     "examples_of",
+    "live_reference",
     "load_policy",
     "load_stage_tokenizer",
     "prepare",
@@ -70,9 +77,25 @@ def prepare(stage: Stage, records: Sequence[Record]) -> tuple[list[Record], dict
     objective = as_objective(stage.composition.objective)
     if _imitates(objective):
         found, reports["chosen_only"] = chosen_only(found)
-    elif objective.unit_needs == "pair":
+    elif objective.unit_needs == "pair" and found:
         found, reports["as_pairs"] = as_pairs(found)
+        if objective.token_needs & PARTNER_COLUMNS:
+            found, reports["one_pair_each"] = one_pair_each(found)
     return found, reports
+
+
+def _prepared_validation(stage: Stage, records: Sequence[Record]) -> tuple[list[Record], DataReport]:
+    """`records` as the stage trains on them; of few, a round of a loop may have none, and is then not validated."""
+    report = DataReport(n_read=len(records))
+    found: list[Record] = []
+    try:
+        found = prepare(stage, records)[0] if records else []
+    except DataError as err:
+        report.notes.append(f"Not validated: {err}.")
+    report.add("by operators", max(0, len(found) - len(records)))
+    report.leave_out("by operators", max(0, len(records) - len(found)))
+    report.n_kept = len(found)
+    return found, report
 
 
 def _imitates(objective: Objective) -> bool:
@@ -97,16 +120,40 @@ def examples_of(
     """
     encoded, report = encode_records(records, tokenizer, max_length=max_length, strict=strict)
     names = sorted(set(tokens) & set(TOKEN_COLUMNS))
-    examples = [Example(e.record, e.trie, tokens=token_columns(e, tokenizer, names) if names else {}) for e in encoded]
+    examples, later = _with_tokens(encoded, tokenizer, names, strict)
+    report = report.then(later)
     if mismatched_seed is not None:
         singles = iter(mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0))
         together = []  # a record's mismatched responses share its context, hence a trie
         for example in examples:
-            first, *others = itertools.islice(singles, len(example.record.items))
+            first, *others = itertools.islice(singles, len(responses_of(example.record)))
             together.append(replace(first, items=(*first.items, *(other.items[0] for other in others))))
         encoded, _ = encode_records(together, tokenizer, max_length=max_length, strict=True)
         for example, other in zip(examples, encoded, strict=True):
             example.mismatched = Example(other.record, other.trie)
+    return examples, report
+
+
+def _with_tokens(
+    encoded: Sequence[EncodedRecord], tokenizer: Any, names: Sequence[str], strict: bool
+) -> tuple[list[Example], DataReport]:
+    """Examples with the token columns `names`; a record of which one cannot be made is set aside."""
+    report = DataReport(n_read=len(encoded))
+    examples = []
+    for one in encoded:
+        record = one.record
+        try:
+            if "segment" in names and not all(record.items[i].spans for i in responses_of(record)):
+                raise RowFault("a response has no segments")
+            try:
+                made = token_columns(one, tokenizer, names) if names else {}
+            except DataError as err:
+                raise RowFault("what a method reads per token cannot be made", str(err)) from err
+        except RowFault as fault:
+            report.drop(fault, source=record.source or record.id, line=record.line, strict=strict)
+        else:
+            examples.append(Example(record, one.trie, tokens=made))
+    report.n_kept = len(examples)
     return examples, report
 
 
@@ -199,14 +246,14 @@ def run_stage(
     store: ScoreStore | None,
     resume: bool,
     show: Callable[[int, int, Mapping[str, Any]], None],
-    before: Path | None = None,
+    history: Sequence[Path | str] = (),
     bench: Workbench | None = None,
     hand_over: Callable[[Policy, Any], None] | None = None,
 ) -> Path:
     """Train one stage; the model that it ends with is in `folder`/model.
 
     Args:
-        before: the folder of the loop's round before this one.
+        history: of a loop, the model that it started from and the folder of every round before this one.
         start: the model that the stage starts from, and its reference.
         show: told about progress.
         bench: where the stage finds what other stages loaded and tokenised; by default nothing is shared.
@@ -223,13 +270,19 @@ def run_stage(
     composition = stage.composition
     objective = as_objective(composition.objective)
     train, reports = prepare(stage, train)
-    validation = prepare(stage, validation)[0] if validation else []
+    if composition.merges:
+        if processes().is_main_process:
+            _merge(recipe, stage, start, folder, train, store, reports, history=history, hand_over=hand_over)
+        processes().wait_for_everyone()
+        return model_folder
+    validation, reports["validation"] = _prepared_validation(stage, validation)
     bench = bench or Workbench()
     tokenizer = bench.tokenizer(start, lambda: load_stage_tokenizer(recipe, start))
     torch.manual_seed(seed)
     policy = bench.policy(start, lambda: load_policy(recipe, start), same=recipe.model_options.lora is None)
+    references = _live_references(recipe, objective, start)
     torch.manual_seed(seed)
-    policy.heads.update(_heads(objective, policy.config.get_text_config(), train))
+    policy.heads.update(_heads(objective, policy, references.get("ref_logp") or policy, train))
     if options.gradient_checkpointing:
         policy.activation_checkpointing_enable()
 
@@ -268,7 +321,7 @@ def run_stage(
         examples,
         held,
         max_tokens=options.max_tokens_per_forward,
-        references=_live_references(recipe, objective, start, args.device),
+        references=references,
         by_length=options.group_by_length,
         tokenizer=tokenizer,
         callbacks=callbacks,
@@ -293,7 +346,7 @@ def run_stage(
     seconds, tokens = time.perf_counter() - began, bench.tokens - tokens_before
     if trainer.is_world_process_zero():
         if composition.momentum:
-            earlier = start if before is None else before / TRAINED
+            earlier = Path(history[-1]) / TRAINED if len(history) > 1 else start
             _move_on(recipe, trainer.policy, folder, composition.momentum, earlier)
         if hand_over is None:
             write_model(recipe, trainer.policy, tokenizer, model_folder)
@@ -318,37 +371,49 @@ def run_stage(
     return model_folder
 
 
-def _heads(objective: Objective, config: Any, train: Sequence[Record]) -> dict[str, torch.nn.Module]:
-    degrees = [item.columns["degree"] for record in train for item in record.items if "degree" in item.columns]
-    return {
-        name: make_head(
+def _heads(
+    objective: Objective, policy: Policy, reference: Policy, train: Sequence[Record]
+) -> dict[str, torch.nn.Module]:
+    """What is trained beside the policy; masks of tokens read the reference, all else the policy."""
+    columns = (item.columns.get("degree", math.nan) for record in train for item in record.items)
+    degrees = [value for value in columns if not math.isnan(value)]
+    found = {}
+    for name in objective.heads:
+        config = (reference if name in objective.token_needs else policy).config.get_text_config()
+        found[name] = make_head(
             name,
             config.hidden_size,
             n_layers=config.num_hidden_layers,
             n_classes=int(max(degrees)) + 1 if degrees else None,
         )
-        for name in objective.heads
-    }
+    return found
 
 
-def _live_references(recipe: Recipe, objective: Objective, start: Path | str, device: Any) -> dict[str, Policy | None]:
-    """The reference that must be run beside the policy, where cached log-probabilities are not enough.
+def live_reference(recipe: Recipe, objective: Objective) -> str | None:
+    """The model of the reference that must be run beside the policy; None where cached log-probabilities are enough.
 
     Raises:
         ConfigError: the recipe mixes several references, whose distributions have no mixture that could be run.
     """
     if not objective.computed and not set(objective.heads) & objective.token_needs:
-        return {}
+        return None
     (name, _), *others = recipe.reference_weights()
     if others:
         raise ConfigError(
             f"{objective.terms[0].name} reads the whole distribution of one live reference, and `references` mixes "
             f"{len(others) + 1}; keep one of them"
         )
+    return name
+
+
+def _live_references(recipe: Recipe, objective: Objective, start: Path | str) -> dict[str, Policy | None]:
+    """The live reference by its column; None stands for the policy with its adapters off."""
+    name = live_reference(recipe, objective)
+    if name is None:
+        return {}
     if name == "model" and recipe.model_options.lora is not None:
         return {"ref_logp": None}
-    folder = start if name == "model" else name
-    return {"ref_logp": load_policy(recipe, folder, trained=False).to(device)}
+    return {"ref_logp": load_policy(recipe, start if name == "model" else name, trained=False)}
 
 
 def load_stage_tokenizer(recipe: Recipe, start: Path | str) -> Any:
@@ -400,6 +465,63 @@ def _move_on(recipe: Recipe, policy: Policy, folder: Path, momentum: float, befo
     with writing_folder(folder / TRAINED) as temporary:
         model.save_pretrained(temporary)
     extrapolate(model, load_policy(recipe, before, trained=False).model, momentum)
+
+
+def _merge(
+    recipe: Recipe,
+    stage: Stage,
+    start: Path | str,
+    folder: Path,
+    train: Sequence[Record],
+    store: ScoreStore | None,
+    reports: dict[str, DataReport],
+    *,
+    history: Sequence[Path | str],
+    hand_over: Callable[[Policy, Any], None] | None,
+) -> None:
+    """The round that trains nothing: the mean of the loop's models that fits `train` best, written as a stage is."""
+    began = time.perf_counter()
+    options = recipe.train_of(stage)
+    objective = as_objective(stage.composition.objective)
+    tokenizer = load_stage_tokenizer(recipe, start)
+    examples, reports["encoding"] = examples_of(
+        train, tokenizer, max_length=recipe.data.max_length, strict=recipe.data.strict
+    )
+    device = processes().device
+    precision = resolve_precision(options.precision, device.type)
+    origin = load_policy(recipe, history[0] if history else start, trained=False).to(device)
+    _cache(recipe, objective, origin, examples, start, store, precision, options)
+    policy = load_policy(recipe, start, trained=False).to(device)
+    weights, tried = merge(
+        policy,
+        objective,
+        examples,
+        [Path(place) / "model" for place in history[1:]],
+        precision=precision,
+        max_tokens=2 * options.max_tokens_per_forward,
+    )
+    write_text(folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in tried))
+    if hand_over is None:
+        with writing_folder(folder / "model") as temporary:
+            policy.model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+    else:
+        hand_over(policy, tokenizer)
+    write_json(
+        folder / DONE,
+        {
+            "method": stage.method,
+            "steps": 0,
+            "best_step": None,
+            "seconds": time.perf_counter() - began,
+            "tokens": 0,
+            "path": policy.path,
+            "path_reason": policy.path_reason,
+            "precision": precision,
+            "weights": list(weights),
+            "data": {name: report.to_dict() for name, report in reports.items()},
+        },
+    )
 
 
 def _cache(

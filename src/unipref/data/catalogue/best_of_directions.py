@@ -23,7 +23,7 @@ TEMPLATE = "You are a helpful assistant. Your response should maximize weighted 
     citation=Citation(
         "Arithmetic Control of LLMs for Diverse User Preferences: Directional Preference Alignment with "
         "Multi-Objective Rewards",
-        ("Haoxiang Wang", "and others"),
+        ("Haoxiang Wang", "Yong Lin", "Wei Xiong", "Rui Yang", "Shizhe Diao", "Shuang Qiu", "Han Zhao", "Tong Zhang"),
         2024,
         "2402.18571",
     ),
@@ -40,8 +40,10 @@ def best_of_directions(
     """One row per drawn direction: the response with the largest weighted sum of rewards, the weights in its prompt.
 
     For supervised training on what is kept; all other responses go. The weights in the prompt are 100 times the
-    direction's, rounded. The law of the directions and the number of draws are inferred; the README suggests weights
-    of 71 to 100 for the first objective, which is an angle within 45 degrees.
+    direction's, rounded.
+
+    Reconstructed: template and geometry are in the released README, which suggests weights of 71 to 100 for the first
+    objective, an angle within 45 degrees. The law of the directions and the number of draws were not read.
 
     Args:
         by: columns of the rewards; two where directions are angles.

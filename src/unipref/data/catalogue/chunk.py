@@ -14,7 +14,12 @@ from unipref.data.report import DataReport, RowFault
     kind="operator",
     source="arXiv:2403.19270",
     formula="D = D_1 + ... + D_T; D_i holds records i*n//T to (i+1)*n//T in order of difficulty",
-    citation=Citation("sDPO: Don't Use Your Data All at Once", ("Dahyun Kim", "and others"), 2024, "2403.19270"),
+    citation=Citation(
+        "sDPO: Don't Use Your Data All at Once",
+        ("Dahyun Kim", "Yungi Kim", "Wonho Song", "Hyeonwoo Kim", "Yunsu Kim", "Sanghoon Kim", "Chanjun Park"),
+        2024,
+        "2403.19270",
+    ),
 )
 def chunk(*, part: int, parts: int = 2, by: str | None = None, hardest_first: bool = False, seed: int = 0) -> Operator:
     """One of several equal parts of the records; together the parts are all of them, each once.

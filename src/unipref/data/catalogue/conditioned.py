@@ -22,7 +22,7 @@ FACTS = ("domain", "user", "id")
     formula="x -> condition + x, with probability 1 - drop",
     citation=Citation(
         "Aligning to Thousands of Preferences via System Message Generalization",
-        ("Seongyun Lee", "and others"),
+        ("Seongyun Lee", "Sue Hyun Park", "Seungone Kim", "Minjoon Seo"),
         2024,
         "2405.17977",
     ),
@@ -39,8 +39,10 @@ def conditioned(
     """Each record's prompt behind the words of the preference that it was judged by.
 
     The words are context and never trained on. An empty condition leaves the prompt as it was, character for
-    character. Janus's format is verified in its configuration; of MetaAlign the shape of the data is all that is
-    known. Dropping conditions is not in the sources.
+    character.
+
+    Reconstructed: Janus's format was read in its released configuration; of MetaAlign the shape of the data is all
+    that is known. Dropping conditions is ours.
 
     Args:
         conditions: value of the fact -> words. Every value that the data have needs an entry.

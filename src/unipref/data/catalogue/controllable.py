@@ -20,7 +20,20 @@ from unipref.data.operators import LeftOut, Operator, digest, each, rated, with_
     needs=("score",),
     citation=Citation(
         "Controllable Preference Optimization: Toward Controllable Multi-Objective Alignment",
-        ("Yiju Guo", "and others"),
+        (
+            "Yiju Guo",
+            "Ganqu Cui",
+            "Lifan Yuan",
+            "Ning Ding",
+            "Zexu Sun",
+            "Bowen Sun",
+            "Huimin Chen",
+            "Ruobing Xie",
+            "Jie Zhou",
+            "Yankai Lin",
+            "Zhiyuan Liu",
+            "Maosong Sun",
+        ),
         2024,
         "2402.19085",
     ),
@@ -38,10 +51,12 @@ def controllable(
 ) -> Operator:
     """Prompts that ask for scores on some objectives, and the preferences that follow from what was asked.
 
-    On a controlled objective the nearest score is best, on the others the highest. The paper's equation is recalled;
-    its structure is the code's. Of the code's slips none is here: a response that meets the request counts as distance
-    0 (there `-|d| or rating` falls back to the rating), the distance is |P - c| on every objective, both stages write
-    the same names, and what a record asks for depends on its texts and the seed, not on the order of the file.
+    On a controlled objective the nearest score is best, on the others the highest. Of the released code's slips none
+    is here: a response that meets the request counts as distance 0 (there `-|d| or rating` falls back to the rating),
+    the distance is |P - c| on every objective, both stages write the same names, and what a record asks for depends on
+    its texts and the seed, not on the order of the file.
+
+    Reconstructed: the structure was read in the released code; the paper's equation is recalled.
 
     Args:
         objectives: columns of the scores, in the order of the prompt.

@@ -20,7 +20,7 @@ from unipref.data.report import DataReport, RowFault
     formula="(x, y_c, c), (x, y_d, d) -> (c + x, y_c > y_d), (d + x, y_d > y_c)",
     citation=Citation(
         "Aligning to Thousands of Preferences via System Message Generalization",
-        ("Seongyun Lee", "and others"),
+        ("Seongyun Lee", "Sue Hyun Park", "Seungone Kim", "Minjoon Seo"),
         2024,
         "2405.17977",
     ),
@@ -29,8 +29,10 @@ def cross_pairs(*, by: str = "domain", draws: int | None = None, seed: int = 0) 
     """Each response preferred, under its own condition, to responses to the same prompt for other conditions.
 
     The records hold one response each and name their condition in a fact; `conditioned` then writes the words of the
-    conditions. The rule is recalled, not read. The loser answers another wish well, so such pairs say nothing once
-    their conditions are removed.
+    conditions. The loser answers another wish well, so such pairs say nothing once their conditions are removed.
+
+    Reconstructed: that losers were written for another condition is the sources'; how they are drawn is recalled, not
+    read.
 
     Args:
         by: the fact that names the condition: "domain" or "user".

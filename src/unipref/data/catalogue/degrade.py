@@ -25,7 +25,17 @@ _CLAUSE = re.compile(r"(?<=[,;])\s")
     formula="variant d of n lacks round(d / (n + 1) * parts) of a response's parts, those with the rarest words first",
     citation=Citation(
         "Self-supervised Preference Optimization: Enhance Your Language Model with Preference Degree Awareness",
-        ("Jian Li", "and others"),
+        (
+            "Jian Li",
+            "Haojing Huang",
+            "Yujia Zhang",
+            "Pengfei Xu",
+            "Xi Chen",
+            "Rui Song",
+            "Lida Shi",
+            "Jingwen Wang",
+            "Hao Xu",
+        ),
         2024,
         "2409.17791",
     ),
@@ -35,7 +45,10 @@ def degrade(*, n: int = 3, of: str = "chosen") -> Operator:
 
     A variant lacks whole sentences (clauses where a response has too few), those with the largest mean inverse
     document frequency first, so what is left is still sentences; degree 0 is the response itself. A response with
-    fewer than n + 1 parts gets no variants. How the authors build variants is not published: this is our form.
+    fewer than n + 1 parts gets no variants.
+
+    Reconstructed: that variants lack more and more key content is the abstract's; how the authors build them is not
+    published, and this form is ours.
 
     Args:
         n: largest degree. Not in the source.

@@ -20,7 +20,17 @@ TEMPLATE = "Give a response that deserves a score of {goal} on a scale from 1 to
     needs=("chosen", "rejected", "score"),
     citation=Citation(
         "Reward-Augmented Data Enhances Direct Preference Alignment of LLMs",
-        ("Shenao Zhang", "and others"),
+        (
+            "Shenao Zhang",
+            "Zhihan Liu",
+            "Boyi Liu",
+            "Yufeng Zhang",
+            "Yingxiang Yang",
+            "Yongfei Liu",
+            "Liyu Chen",
+            "Tao Sun",
+            "Zhaoran Wang",
+        ),
         2024,
         "2410.08067",
     ),

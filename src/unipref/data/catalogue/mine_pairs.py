@@ -19,7 +19,7 @@ from unipref.data.operators import LeftOut, Operator, digest, each, rated, with_
     citation=Citation(
         "RS-DPO: A Hybrid Rejection Sampling and Direct Preference Optimization Method for Alignment of Large "
         "Language Models",
-        ("Saeed Khaki", "and others"),
+        ("Saeed Khaki", "JinJin Li", "Lan Ma", "Liu Yang", "Prathap Ramachandra"),
         2024,
         "2402.10038",
     ),
@@ -35,9 +35,10 @@ def mine_pairs(
 ) -> Operator:
     """Every ordered pair of a record's responses that a logistic model of their rewards calls with more than `eta`.
 
-    The same as r_i - r_j > tau * log(eta / (1 - eta)): never a tie, at most one order of two responses. The rule and
-    its defaults are from a review of the paper. The pairs share their record, hence their tokens; the difference of
-    the rewards is a pair's margin.
+    The same as r_i - r_j > tau * log(eta / (1 - eta)): never a tie, at most one order of two responses. The pairs
+    share their record, hence their tokens; the difference of the rewards is a pair's margin.
+
+    Reconstructed: the pipeline is the abstract's; the rule and its defaults are from a review of the paper.
 
     Args:
         eta: in [1/2, 1); 1/2 takes all that differ.

@@ -19,7 +19,7 @@ from unipref.data.report import DataReport
     needs=("chosen", "rejected"),
     citation=Citation(
         "Fair-PP: A Synthetic Dataset for Aligning LLM with Personalized Preferences of Social Equity",
-        ("Qi Zhou", "and others"),
+        ("Qi Zhou", "Jie Zhang", "Dongxia Wang", "Qiang Liu", "Tianlin Li", "Jin Song Dong", "Wenhai Wang", "Qing Guo"),
         2025,
         "2505.11861",
     ),

@@ -33,7 +33,10 @@ def majority(answers: list[str]) -> tuple[str, int]:
     source="arXiv:2411.16345, released code",
     formula="majority / n > tau: agreeing > others; or pass_i / M >= lower and pass_i - pass_j >= margin",
     citation=Citation(
-        "Preference Optimization for Reasoning with Pseudo Feedback", ("Fangkai Jiao", "and others"), 2024, "2411.16345"
+        "Preference Optimization for Reasoning with Pseudo Feedback",
+        ("Fangkai Jiao", "Geyang Guo", "Xingxing Zhang", "Nancy F. Chen", "Shafiq Joty", "Furu Wei"),
+        2024,
+        "2411.16345",
     ),
 )
 def pseudo_labels(

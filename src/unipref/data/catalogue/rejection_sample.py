@@ -21,7 +21,7 @@ PAIRINGS = ("first_round", "tournament", "best_worst", "none")
     needs=("reward",),
     citation=Citation(
         "Statistical Rejection Sampling Improves Preference Optimization",
-        ("Tianqi Liu", "and others"),
+        ("Tianqi Liu", "Yao Zhao", "Rishabh Joshi", "Misha Khalman", "Mohammad Saleh", "Peter J. Liu", "Jialu Liu"),
         2023,
         "2309.06657",
     ),

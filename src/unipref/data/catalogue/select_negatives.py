@@ -24,7 +24,7 @@ WAYS = ("bottomk", "coreset", "optselect")
     needs=("reward",),
     citation=Citation(
         "AMPO: Active Multi-Preference Optimization for Self-play Preference Selection",
-        ("Taneesh Gupta", "and others"),
+        ("Taneesh Gupta", "Rahul Madhavan", "Xuchao Zhang", "Chetan Bansal", "Saravan Rajmohan"),
         2025,
         "2502.18293",
     ),
@@ -41,7 +41,10 @@ def select_negatives(
 ) -> Operator:
     """The response with the highest reward, labelled good, and `k` of the others, labelled bad.
 
-    The formulas are from notes of others on the paper. Of equal costs the choice with the lower rewards wins.
+    Of equal costs the choice with the lower rewards wins.
+
+    Reconstructed: that negatives are selected in these ways is the abstract's; the formulas are from notes of others
+    on the paper, and k was not read.
 
     Args:
         how: "bottomk" takes the lowest rewards; "coreset" the lowest reward of each of k clusters (k-medoids);

@@ -29,8 +29,10 @@ def soft_labels(
 ) -> Operator:
     """Preferences between 0 and 1 from a judge's probabilities, from scores, or from what an oracle doubts.
 
-    The three equations are inferred: of OSP and RosePO the abstracts were read, and Refined DPO's training code is not
-    released. A loser with the higher score turns its pair around, so a failed revision teaches nothing wrong.
+    A loser with the higher score turns its pair around, so a failed revision teaches nothing wrong.
+
+    Reconstructed: the three equations are inferred. Of OSP and RosePO the abstracts were read, and Refined DPO's
+    training code is not released.
 
     Args:
         how: "scores" (Refined DPO): sigmoid(kappa * (s_w - s_l)). "judge" (OSP): each side's column is P(it is

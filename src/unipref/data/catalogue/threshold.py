@@ -15,8 +15,8 @@ from unipref.data.report import RowFault
     formula="label = reward > at, or reward > mean reward of the prompt",
     needs=("reward",),
     citation=Citation(
-        "SWEPO: Simultaneous Weighted Preference Optimization for Group Contrastive Alignment",
-        ("Taneesh Gupta", "and others"),
+        "Multi-Preference Optimization: Generalizing DPO via Set-Level Contrasts",
+        ("Taneesh Gupta", "Rahul Madhavan", "Xuchao Zhang", "Nagarajan Natarajan", "Chetan Bansal", "Saravan Rajmohan"),
         2024,
         "2412.04628",
     ),

@@ -13,7 +13,7 @@ from unipref.data.trees import extracted, known_fact, leaf_list, tree_of
     formula="tree -> (y_1, v_1), ..., (y_K, v_K), y_k from the root to leaf k, its steps as spans",
     citation=Citation(
         "TPO: Aligning Large Language Models with Multi-branch & Multi-step Preference Trees",
-        ("Weibin Liao", "and others"),
+        ("Weibin Liao", "Xu Chu", "Yasha Wang"),
         2024,
         "2410.12854",
     ),

@@ -13,7 +13,10 @@ from unipref.data.trees import extracted, known_fact, prefix_pairs, tree_of
     source="arXiv:2411.16345, released code (pDPO)",
     formula="prefixes with v > threshold are preferred to those without, no EOS behind them",
     citation=Citation(
-        "Preference Optimization for Reasoning with Pseudo Feedback", ("Fangkai Jiao", "and others"), 2024, "2411.16345"
+        "Preference Optimization for Reasoning with Pseudo Feedback",
+        ("Fangkai Jiao", "Geyang Guo", "Xingxing Zhang", "Nancy F. Chen", "Shafiq Joty", "Furu Wei"),
+        2024,
+        "2411.16345",
     ),
 )
 def tree_prefixes(
@@ -27,7 +30,8 @@ def tree_prefixes(
 ) -> Operator:
     """Beginnings of solutions (format "tree") that often reach the pseudo label against those that do not.
 
-    Whether the threshold itself counts as often was not read; here it does not, unless `inclusive`.
+    Reconstructed: shares, counts and the value of the threshold were read in the released code; whether a beginning at
+    the threshold is a good one was not, and here it is none unless `inclusive`.
 
     Args:
         by: the fact that holds how many completions of a beginning agree with the pseudo label.

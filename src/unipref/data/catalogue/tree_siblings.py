@@ -13,7 +13,15 @@ from unipref.data.trees import extracted, known_fact, sibling_pairs, tree_of
     formula="best > worst child of a node in context x + accepted steps; preference 1 - eps of the visits",
     citation=Citation(
         "Monte Carlo Tree Search Boosts Reasoning via Iterative Preference Learning",
-        ("Yuxi Xie", "and others"),
+        (
+            "Yuxi Xie",
+            "Anirudh Goyal",
+            "Wenyue Zheng",
+            "Min-Yen Kan",
+            "Timothy P. Lillicrap",
+            "Kenji Kawaguchi",
+            "Michael Shieh",
+        ),
         2024,
         "2405.00451",
     ),

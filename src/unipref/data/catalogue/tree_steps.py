@@ -14,7 +14,7 @@ from unipref.data.trees import extracted, known_fact, step_pairs, tree_of
     formula="per depth: selected step > random sibling, or > its own words exchanged; context x + selected steps",
     citation=Citation(
         "LongDPO: Unlock Better Long-form Generation Abilities for LLMs via Critique-augmented Stepwise Information",
-        ("Bowen Ping", "and others"),
+        ("Bowen Ping", "Jiali Zeng", "Fandong Meng", "Shuo Wang", "Jie Zhou", "Shanghang Zhang"),
         2025,
         "2502.02095",
     ),

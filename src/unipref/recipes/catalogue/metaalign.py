@@ -20,7 +20,7 @@ from unipref.recipes.composition import Composition, Loop
     needs=("domain", "len", "ref_logp"),
     citation=Citation(
         "MetaAlign: Align Large Language Models with Diverse Preferences during Inference Time",
-        ("Mozhi Zhang", "and others"),
+        ("Mozhi Zhang", "Pengyu Wang", "Chenkun Tan", "Mianqiu Huang", "Dong Zhang", "Yaqian Zhou", "Xipeng Qiu"),
         2024,
         "2410.14184",
     ),

@@ -13,7 +13,22 @@ from unipref.recipes.composition import Composition
     source="arXiv:2405.14103",
     formula="-p log sigmoid(beta * dh) - (1 - p) log sigmoid(-beta * dh), p = (p_c + 1 - p_r) / 2",
     needs=("chosen", "rejected", "judge", "ref_logp"),
-    citation=Citation("Online Self-Preferring Language Models", ("Yuanzhao Zhai", "and others"), 2024, "2405.14103"),
+    citation=Citation(
+        "Online Self-Preferring Language Models",
+        (
+            "Yuanzhao Zhai",
+            "Zhuo Zhang",
+            "Kele Xu",
+            "Hanyang Peng",
+            "Yue Yu",
+            "Dawei Feng",
+            "Cheng Yang",
+            "Bo Ding",
+            "Huaimin Wang",
+        ),
+        2024,
+        "2405.14103",
+    ),
 )
 def osp(*, beta: float = 0.1, by: str = "judge") -> Composition:
     """DPO with labels as strong as the model's own judgement of the pair.

@@ -21,7 +21,19 @@ _LINKS = ("conservative", "robust")
     formula="-(1 - eps) log sigmoid(beta * dh) - eps * log sigmoid(-beta * dh), eps a column of the pair",
     needs=("chosen", "rejected", "epsilon", "ref_logp"),
     citation=Citation(
-        "RosePO: Aligning LLM-based Recommenders with Human Values", ("Jiayi Liao", "and others"), 2024, "2410.12519"
+        "RosePO: Aligning LLM-based Recommenders with Human Values",
+        (
+            "Jiayi Liao",
+            "Xiangnan He",
+            "Ruobing Xie",
+            "Jiancan Wu",
+            "Yancheng Yuan",
+            "Xingwu Sun",
+            "Zhanhui Kang",
+            "Xiang Wang",
+        ),
+        2024,
+        "2410.12519",
     ),
 )
 def rosepo(

@@ -19,13 +19,19 @@ from unipref.recipes.composition import Composition, Loop
     kind="loop",
     source="arXiv:2412.09243, as in github.com/RegionCh/SPRec",
     formula="per iteration -logp(y) / |y|, then -log sigmoid(beta * dh), c the logged item, r the model's own answer",
-    needs=("policy_sample", "len", "ref_logp"),
+    needs=("chosen", "rejected", "len", "ref_logp"),
     citation=Citation(
-        "SPRec: Self-Play to Debias LLM-based Recommendation", ("Chongming Gao", "and others"), 2024, "2412.09243"
+        "SPRec: Self-Play to Debias LLM-based Recommendation",
+        ("Chongming Gao", "Ruijun Chen", "Shuai Yuan", "Kexin Huang", "Yuanqing Yu", "Xiangnan He"),
+        2024,
+        "2412.09243",
     ),
 )
 def sprec(*, iterations: int = 5, rows: int = 2048, beta: float = 0.1, seed: int = 0) -> Loop:
     """Iterations of supervised training on logged items and of DPO of these against the model's own predictions.
+
+    A row's preferred (or only) response is the logged item. The model's prediction is its `policy_sample`; where it has
+    none, its rejected response, which is ordinary DPO if that was drawn at random.
 
     What the model recommends too often is rejected as often, so over-recommended items lose the most. Two rounds per
     iteration, on one draw of the rows; the DPO starts from, and is compared with, the model after the supervised
@@ -45,7 +51,7 @@ def sprec(*, iterations: int = 5, rows: int = 2048, beta: float = 0.1, seed: int
     pairs = [(Composition(sft(), (draw,)), Composition(dpo(beta=beta), (draw, against_own()))) for draw in draws]
     return Loop(
         tuple(round_ for both in pairs for round_ in both),
-        collects="the model's own greedy prediction for every row, as `policy_sample`, before each iteration",
+        collects="the model's own greedy prediction for every row, before each iteration",
     )
 
 
@@ -55,10 +61,12 @@ def drawn(*, rows: int, seed: int) -> Operator:
 
 
 def against_own() -> Operator:
-    """The preferred (or only) response of a record against the model's own answer."""
+    """The preferred (or only) response of a record against the model's own answer, where it has one."""
 
     def make(record: Record) -> list[Record]:
         own = next((item for item in record.items if item.role == "policy_sample"), None)
+        if own is None and record.comparisons:
+            return [record]
         if own is None:
             raise RowFault("no 'policy_sample' to compare with")
         sides = [c.winner if c.preference >= 0.5 else c.loser for c in record.comparisons] or responses_of(record)
