@@ -2,6 +2,8 @@
 
 import importlib.util
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,14 @@ from unipref.cli import parser
 from unipref.cli._catalogue import load
 from unipref.core import cards
 from unipref.core.columns import MAKE
+from unipref.data import FORMATS, DataReport, read_records
+from unipref.data.formats import _FURTHER as FURTHER
+from unipref.data.trees import FACTS
 from unipref.objectives import as_objective
 from unipref.recipes import load_recipe
+from unipref.recipes.compare import parse_methods
+from unipref.recipes.config import Stage
+from unipref.recipes.fit import check_data
 
 load()
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,10 +112,61 @@ def test_recipes_shown_are_valid(text, tmp_path):
         assert load_recipe(path, full=full, validate_files=False).run_plan()
 
 
+def rows_shown():
+    """(format in the words above it, rows, the recipe that follows them or "") for every example of docs/data.md."""
+    example = r"^\*\*`(\w+)`\*\*[^\n]*:\n\n```jsonl\n(.*?)```(?:\n\n```yaml\n(.*?)```)?"
+    return re.findall(example, text_of("data.md"), flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "rows", "recipe"), rows_shown())
+def test_rows_shown_are_read_whole_in_the_format_named_above_them(name, rows, recipe, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(rows, encoding="utf-8")
+    records, report = read_records(path, strict=True)
+    assert [source["format"] for source in report.sources.values()] == [name]
+    assert len(records) == report.n_kept == len(rows.splitlines())
+    assert not [note for note in report.notes if "not used" in note]
+    if recipe:
+        path.with_suffix(".yaml").write_text(recipe, encoding="utf-8")
+        check_data(load_recipe(path.with_suffix(".yaml"), validate_files=False), records)
+
+
+def test_every_example_of_the_data_page_is_among_those_that_are_read():
+    page = text_of("data.md")
+    assert len(rows_shown()) == page.count("```jsonl") > 5
+    assert sum(bool(recipe) for _, _, recipe in rows_shown()) == page.count("```yaml")
+
+
+def test_the_data_page_names_every_format_further_text_fact_of_a_node_and_count():
+    words = set(re.findall(r"`(\w+)`", text_of("data.md")))
+    counts = set(DataReport().to_dict()) - {"n_set_aside", "counts", "sources"}
+    assert not {*FORMATS, *FACTS, *FURTHER, *counts} - words
+
+
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines() if "unipref " in line])
 def test_commands_shown_are_commands(line):
     words = line.split("#")[0].split()
     parser().parse_args(words[words.index("unipref") + 1 :])
+
+
+@pytest.mark.parametrize("methods", sorted(set(re.findall(r"--methods (\S+)", "\n".join(blocks("sh"))))))
+def test_methods_shown_to_be_compared_are_methods_with_such_options(methods):
+    assert parse_methods(methods)
+
+
+def test_the_comparison_shown_has_as_many_methods_as_it_says():
+    page = text_of("comparison.md")
+    methods = re.search(r"^unipref compare methods --methods (\S+)$", page, flags=re.MULTILINE)[1]
+    count = len(parse_methods(methods))
+    assert f"\n{count} methods that can be trained on plain pairs" in page
+    assert f"five trainings a method, {5 * count} in all" in page
+
+
+def test_the_readme_counts_the_catalogue_as_the_command_does():
+    words = r"(\d+) objectives, (\d+) operators, (\d+) loops and (\d+)\s+recipes"
+    told = re.search(words, (ROOT / "README.md").read_text(encoding="utf-8"))
+    kinds = ("objective", "operator", "loop", "recipe")
+    assert [int(count) for count in told.groups()] == [len(cards.list_methods(kind)) for kind in kinds]
 
 
 @pytest.mark.parametrize(
@@ -123,18 +182,39 @@ def test_python_shown_in_the_readme_runs(code, monkeypatch, tmp_path):
     exec(compile(code, "README.md", "exec"), {})
 
 
-def test_the_method_shown_to_contributors_has_the_golden_number_it_claims():
-    before = dict(cards._REGISTRY)
-    try:
-        [code] = blocks("python", "CONTRIBUTING.md")
-        exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "shown"})
-        [card] = [card for card in cards.list_methods() if card.key not in before]
-        [(options, fields, loss)] = card.golden
-        columns = {name: torch.tensor([value], dtype=torch.float64) for name, value in fields.items()}
-        assert as_objective(card.build(**options))(**columns).item() == pytest.approx(loss, abs=1e-12)
-    finally:
-        cards._REGISTRY.clear()
-        cards._REGISTRY.update(before)
+@pytest.fixture
+def shown_to_contributors(monkeypatch):
+    """The cards that the Python of CONTRIBUTING.md makes, block by block; the registry is as before afterwards."""
+    monkeypatch.setattr(cards, "_REGISTRY", dict(cards._REGISTRY))
+    found = []
+    for code in blocks("python", "CONTRIBUTING.md"):
+        before = set(cards._REGISTRY)
+        file = types.ModuleType("shown")
+        exec(compile(code, "CONTRIBUTING.md", "exec"), vars(file))
+        [key] = set(cards._REGISTRY) - before
+        found.append(cards.get_method(key))
+        if found[-1].kind == "operator":  # where the next block looks for it
+            monkeypatch.setitem(sys.modules, f"unipref.data.catalogue.{key}", file)
+    return found
+
+
+def test_the_method_shown_to_contributors_has_the_golden_number_it_claims(shown_to_contributors):
+    card = shown_to_contributors[0]
+    [(options, fields, loss)] = card.golden
+    columns = {name: torch.tensor([value], dtype=torch.float64) for name, value in fields.items()}
+    assert as_objective(card.build(**options))(**columns).item() == pytest.approx(loss, abs=1e-12)
+
+
+def test_the_operator_and_the_recipe_shown_to_contributors_leave_out_pairs_that_are_not_clear(shown_to_contributors):
+    _, operator, recipe = shown_to_contributors
+    assert (operator.kind, recipe.kind) == ("operator", "recipe")
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": margin} for margin in (0.5, 2.0, None)]
+    records, _ = read_records(rows)
+    assert operator.build() == recipe.build().operators[0]
+    for least, kept, left_out in ((1.0, 1, 2), (0.1, 2, 1)):
+        found, report = recipe.build(least=least).operators[0](records)
+        assert (len(found), report.left_out) == (kept, {"no clear pair": left_out})
+    assert Stage(method=recipe.key).composition == recipe.build()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -43,6 +43,7 @@ from unipref.objectives import (
     simpo,
     slic,
     step_dpo,
+    svpo,
     typo,
 )
 
@@ -226,7 +227,9 @@ def loss_of_lead(method, p, **columns):
 
     `columns` are (first, second). The lead is in log-probability, and in the reward head where there is one.
     """
-    fields = {f"{n}_{s}": torch.tensor([-90.0], dtype=F64) for n in ("logp", "ref_logp") for s in ("chosen", "rejected")}
+    fields = {
+        f"{n}_{s}": torch.tensor([-90.0], dtype=F64) for n in ("logp", "ref_logp") for s in ("chosen", "rejected")
+    }
     fields |= {f"len_{s}": torch.tensor([1]) for s in ("chosen", "rejected")}
     for name, (first, second) in columns.items():
         fields |= {f"{name}_chosen": torch.tensor([first], dtype=F64)}
@@ -263,7 +266,12 @@ LEADS = [
     (dpo_robust(beta=B, flip=0.2), 0.7 * 0.8 + 0.3 * 0.2, {}, logit(0.7) / B),
     (ipo(tau=B), 0.7, {}, (2 * 0.7 - 1) / (2 * B)),
     (rpo(beta=B), 0.5, {"reward": (1.5, 0.3)}, (1.5 - 0.3) / B),
-    (modpo(beta=B, w0=0.25, weights={"reward": 0.75}), 0.7, {"reward": (1.5, 0.3)}, (0.25 * logit(0.7) + 0.75 * 1.2) / B),
+    (
+        modpo(beta=B, w0=0.25, weights={"reward": 0.75}),
+        0.7,
+        {"reward": (1.5, 0.3)},
+        (0.25 * logit(0.7) + 0.75 * 1.2) / B,
+    ),
     # half of the offset that a certain label would have, at an even one
     (odpo(beta=B), 0.5, {"reward": (4.0, 1.0)}, math.log(3) / 2 / B),
     (odpo(beta=B), 0.7, {"reward": (4.0, 1.0)}, asked_of_first(0.7, math.log(3)) / B),
@@ -291,6 +299,17 @@ LEADS = [
 @pytest.mark.parametrize(("method", "p", "columns", "lead"), LEADS, ids=repr)
 def test_the_lead_of_a_response_comes_to_rest_at_its_closed_form(method, p, columns, lead):
     assert at_rest(loss_of_lead(method, p, **columns)) == pytest.approx(lead, abs=1e-9)
+
+
+@pytest.mark.parametrize(("gamma", "moved"), [(0.1, 0.025), (0.0, 0.0)])
+def test_svpos_values_of_two_steps_share_what_is_missing_to_the_margin(gamma, moved):
+    values, still = torch.tensor([0.5, 0.45], dtype=F64), torch.zeros(1, dtype=F64)
+    fields = {f"{n}_{s}": still for n in ("logp", "ref_logp") for s in ("chosen", "rejected")}
+    fields |= {"q_chosen": values[:1], "q_rejected": values[1:]}
+    by = at_rest(
+        lambda d: svpo(gamma=gamma)(step_value_chosen=values[:1] + d, step_value_rejected=values[1:] - d, **fields)
+    )
+    assert by == pytest.approx(moved, abs=1e-9)
 
 
 @pytest.mark.parametrize(("beta_prime", "factor"), [(2.0, 2.0), (5.0, 1.25), (1.0, math.inf)])

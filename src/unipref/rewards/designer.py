@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core import statistics
+from unipref.core.columns import DATA_REWARD
 from unipref.core.errors import ConfigError, nearest
 from unipref.core.protocols import Scorer
 from unipref.core.records import Item, Record, Text
@@ -144,11 +145,13 @@ class DesignerReport:
         responses: how many were scored.
         parts: name -> report, in the order of the objectives; "reward" last.
         correlations: (name, name) -> Pearson's r over responses that have both; NaN where one is constant.
+        data_rewards: responses that the data gave a reward of their own, which is "data_reward" now.
     """
 
     responses: int
     parts: Mapping[str, PartReport]
     correlations: Mapping[tuple[str, str], float]
+    data_rewards: int = 0
 
     @property
     def conflicts(self) -> list[str]:
@@ -161,10 +164,20 @@ class DesignerReport:
             if (part.weight > 0 and part.agreement[2] < 0.5) or (part.weight < 0 and part.agreement[1] > 0.5)
         ]
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know, one sentence each: the conflicts, and what became of the data's own rewards."""
+        kept = (
+            f"the data have a reward for {self.data_rewards:,} of {self.responses:,} responses; it is kept as "
+            f"`{DATA_REWARD}` and still orders lists, and methods that need `reward` read that of the objectives"
+        )
+        return [*self.conflicts, *([kept] if self.data_rewards else [])]
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
         return {
             "responses": self.responses,
+            "data_rewards": self.data_rewards,
             "parts": {name: {**asdict(part), "agreement": list(part.agreement)} for name, part in self.parts.items()},
             "correlations": [{"a": a, "b": b, "value": r} for (a, b), r in self.correlations.items()],
             "conflicts": self.conflicts,
@@ -266,13 +279,17 @@ class DesignerObjectives:
     def score_records(
         self, records: Sequence[Record], *, store: ScoreStore | None = None
     ) -> tuple[list[Record], DesignerReport]:
-        """The records with every item's values in its columns, by part name and "reward", and what was found.
+        """The records with every response's values in its columns, by part name and "reward", and what was found.
 
-        A missing value is absent from the columns. Score records as they were read, once: a part from a column of the
-        name "reward" would read the combined score the second time.
+        Texts beside the responses (a gold answer, a rationale, samples) are not scored and nothing is fitted to them.
+
+        A missing value is absent from the columns. A "reward" that the data bring along is kept as "data_reward": it
+        goes on ordering lists, and a part may read it. Score records as they were read, once: a part from a column of
+        the name "reward" would read the combined score the second time.
 
         Raises:
-            ConfigError: a part normalises and is not fitted, or has a value for no response at all.
+            ConfigError: a part normalises and is not fitted, or has a value for no response at all; or the data have a
+                column of a part's name, which is not the one that it reads.
         """
         return self._scored(records, self._raw(records, store))
 
@@ -288,8 +305,10 @@ class DesignerObjectives:
         return fitted, *fitted._scored(records, raw)
 
     def _raw(self, records: Sequence[Record], store: ScoreStore | None) -> list[np.ndarray]:
-        """Each scorer's own values of all items, in the order of the records."""
-        items = [item for record in records for item in record.items]
+        """Each scorer's own values of all items, in the order of the records; NaN of texts that are no responses."""
+        everything = [item for record in records for item in record.items]
+        scored = np.array([item.role == "response" for item in everything], dtype=bool)
+        items = [item for item in everything if item.role == "response"]
         contexts, responses = [item.context for item in items], [item.response for item in items]
         raw = []
         for part in self.parts:
@@ -299,21 +318,36 @@ class DesignerObjectives:
                 values = _scores(part.scorer, contexts, responses, store)
             if len(values) and np.isnan(values).all():
                 raise ConfigError(f"objectives.{part.name}: {_why_all_missing(part.scorer, items)}")
-            raw.append(values)
+            whole = np.full(len(everything), np.nan)
+            whole[scored] = values
+            raw.append(whole)
         return raw
 
     def _scored(self, records: Sequence[Record], raw: Sequence[np.ndarray]) -> tuple[list[Record], DesignerReport]:
         columns = self._combined(raw)
+        self._refuse_taken(records)
         scored, at = [], 0
         for record in records:
             items = []
             for item in record.items:
                 known = {name: value for name, value in item.columns.items() if name not in columns}
+                if REWARD in item.columns:
+                    known[DATA_REWARD] = item.columns[REWARD]
                 found = {name: float(values[at]) for name, values in columns.items() if not np.isnan(values[at])}
                 items.append(replace(item, columns={**known, **found}))
                 at += 1
             scored.append(replace(record, items=tuple(items)))
         return scored, self._report(records, raw, columns)
+
+    def _refuse_taken(self, records: Sequence[Record]) -> None:
+        known = {name for record in records for item in record.items for name in item.columns}
+        for part in self.parts:
+            reads = part.scorer.column if isinstance(part.scorer, Column) else None
+            if part.name in known and reads != part.name:
+                raise ConfigError(
+                    f"objectives.{part.name}: the data have a column {part.name!r} of their own, which would be lost; "
+                    "give the objective another name, or take the column out of the data"
+                )
 
     def _combined(self, raw: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         columns = {part.name: part.values(values) for part, values in zip(self.parts, raw, strict=True)}
@@ -343,15 +377,17 @@ class DesignerObjectives:
                 np.zeros(len(values), bool) if bound is None else beyond
                 for bound, beyond in ((low, values <= (low or 0.0)), (high, values >= (high or 0.0)))
             )
+        n_responses = sum(item.role == "response" for record in records for item in record.items)
         parts = {
-            name: _part_report(records, values, weights.get(name, 1.0), *bounds.get(name, (None, None)))
+            name: _part_report(records, values, n_responses, weights.get(name, 1.0), *bounds.get(name, (None, None)))
             for name, values in columns.items()
         }
         names = list(weights)
         return DesignerReport(
-            responses=sum(len(record.items) for record in records),
+            responses=n_responses,
             parts=parts,
             correlations={(a, b): _correlation(columns[a], columns[b]) for a, b in combinations(names, 2)},
+            data_rewards=sum(REWARD in item.columns for record in records for item in record.items),
         )
 
 
@@ -405,6 +441,7 @@ def _why_all_missing(scorer: Scorer, items: Sequence[Item]) -> str:
 def _part_report(
     records: Sequence[Record],
     values: np.ndarray,
+    n_responses: int,
     weight: float,
     at_low: np.ndarray | None,
     at_high: np.ndarray | None,
@@ -414,7 +451,7 @@ def _part_report(
     (share, low, high), n, ties = _agreement(records, values)
     return PartReport(
         weight=weight,
-        missing=int(np.isnan(values).sum()),
+        missing=n_responses - len(there),
         mean=float(there.mean()) if some else math.nan,
         deviation=float(there.std()) if some else math.nan,
         low=float(there.min()) if some else math.nan,

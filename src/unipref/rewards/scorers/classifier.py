@@ -37,6 +37,8 @@ ACTIVATIONS = ("auto", "sigmoid", "softmax", "none")
 class Classifier:
     """What a text-classification model says of a response, as one number from its labels' probabilities.
 
+    The response alone is read, without its context. An empty one has no score.
+
     Args:
         model: hub id or folder.
         labels: the labels that count, by the model's names; all of them where not given.
@@ -47,8 +49,6 @@ class Classifier:
             "auto": what the model's configuration says, else sigmoid for one output and softmax for more.
         max_length: longer responses are cut at the end; what the model can read where not given.
         dtype: "auto" keeps the checkpoint's own precision.
-
-    The response alone is read, without its context. An empty one has no score.
     """
 
     name: ClassVar[str] = "classifier"

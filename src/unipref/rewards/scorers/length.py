@@ -28,14 +28,14 @@ UNITS = {"words": lambda text: len(words(text)), "characters": lambda text: len(
 class Length:
     """The length of a response, capped to [0, 1] or as nearness to a target where one is given.
 
+    Without cap and target the score is the number itself; an empty response has no score.
+
     Args:
         unit: "words" or "characters".
         cap: score min(n, cap) / cap, which is 1 from `cap` up.
         target: score 1 at `target`, falling in a straight line to 0 at a distance of `width`.
         width: with `target` only; `target` itself where not given.
         inverted: score 1 minus that, so that shorter (or farther from the target) is better; needs cap or target.
-
-    Without cap and target the score is the number itself; an empty response has no score.
     """
 
     name: ClassVar[str] = "length"

@@ -22,6 +22,8 @@ TEMPLATES = ("auto", "chat", "pair")
 class RewardModel:
     """The one output of a reward model that reads the conversation and the response, in the model's own units.
 
+    Its units are its own: give the objective `normalise` or `clip`. An empty response has no score.
+
     Args:
         model: hub id or folder of a sequence-classification model with one output.
         template: "chat" (the chat template of the model's own tokenizer), "pair" (context and response as the two
@@ -29,8 +31,6 @@ class RewardModel:
         max_length: of a longer input the beginning is cut, so that the response is read; what the model can read where
             not given.
         dtype: "auto" keeps the checkpoint's own precision.
-
-    Its units are its own: give the objective `normalise` or `clip`. An empty response has no score.
     """
 
     name: ClassVar[str] = "reward_model"
