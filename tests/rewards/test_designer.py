@@ -116,15 +116,42 @@ def test_records_come_back_with_values_by_name_and_without_those_that_are_missin
     made = designer(Part("r1", table(a=1.0, b=2.0), weight=2.0), Part("r2", table(a=3.0)))
     first = pair("a", "b", rating=5.0, reward=99.0)
     (record,), _ = made.score_records([first])
-    assert record.items[0].columns == {"rating": 5.0, "r1": 1.0, "r2": 3.0, "reward": 5.0}
+    assert record.items[0].columns == {"rating": 5.0, "r1": 1.0, "r2": 3.0, "reward": 5.0, "data_reward": 99.0}
     assert record.items[1].columns == {"r1": 2.0}
     assert first.items[0].columns == {"rating": 5.0, "reward": 99.0}
     assert (record.id, record.comparisons, record.conversation) == (first.id, first.comparisons, first.conversation)
 
 
-def test_an_old_reward_does_not_stay_where_the_new_one_is_missing():
-    (record,), _ = designer(Part("r", table(b=1.0))).score_records([pair("a", "b", reward=99.0, r=7.0)])
-    assert record.items[0].columns == {}
+def test_the_datas_own_reward_is_kept_apart_and_never_stands_in_for_the_new_one():
+    (record,), report = designer(Part("r", table(b=1.0))).score_records([pair("a", "b", reward=99.0)])
+    assert record.items[0].columns == {"data_reward": 99.0}  # the new one is missing
+    assert report.data_rewards == 1
+    assert any("a reward for 1 of 2 responses; it is kept as `data_reward`" in note for note in report.notes)
+
+
+def test_texts_beside_the_responses_are_neither_scored_nor_fitted_to():
+    plain = pair("a", "b")
+    gold, rationale = Item("p", "c", role="gold"), Item("q", "d", role="rationale")
+    record = Record(plain.id, (*plain.items, gold, rationale), plain.comparisons, conversation=plain.conversation)
+    scores = table(a=1.0, b=3.0, c=-50.0, d=100.0)
+    made, (scored,), report = designer(Part("r", scores, normalise="minmax")).fit_score([record])
+    assert made.parts[0].scale == Scale(1.0, 2.0)
+    assert [dict(item.columns) for item in scored.items] == [
+        {"r": 0.0, "reward": 0.0},
+        {"r": 1.0, "reward": 1.0},
+        {},
+        {},
+    ]
+    assert scores.asked == ["a", "b"]
+    assert (report.responses, report.parts["r"].missing) == (2, 0)
+
+
+def test_an_objective_cannot_take_the_name_of_another_column_of_the_data():
+    with pytest.raises(ConfigError, match=r"objectives\.r: the data have a column 'r' of their own, which would be"):
+        designer(Part("r", table(b=1.0))).score_records([pair("a", "b", r=7.0)])
+    same = DesignerObjectives.from_config({"r": {"scorer": "column", "options": {"column": "r"}, "clip": [0, 2]}})
+    (record,), _ = same.score_records([pair("a", "b", r=7.0)])
+    assert record.items[0].columns == {"r": 2.0, "reward": 2.0}
 
 
 def test_a_part_from_a_column_reads_the_items_and_has_no_opinion_of_new_texts():

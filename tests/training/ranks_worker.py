@@ -9,17 +9,23 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny_runs import pair_examples, tiny_policy, with_references
+from tiny_runs import examples_for, pair_examples, tiny_policy, with_references
 from transformers import TrainingArguments
 
-from unipref.objectives import as_objective, dpo, kto, upo
+from unipref.objectives import alpha_dpo, as_objective, beta_dpo, dpo, dr_dpo, kto, rpo_relative, sparse_po, upo
 from unipref.training import PreferenceTrainer, leave_group
 
 OBJECTIVES = {
     "dpo": dpo(beta=0.1),
     "kto": kto(beta=0.1),
     "upo": upo(base="dpo", warmup=0.3),
+    "dr_dpo": dr_dpo(),
+    "rpo_relative": rpo_relative(),
+    "alpha_dpo": alpha_dpo(),
+    "beta_dpo": beta_dpo(),
+    "sparse_po": sparse_po(lam_u=0.1),
 }
+WEIGHTS = [1, 2, 1, 1, 3, 1, 1]
 
 
 def main(name: str, folder: str) -> None:
@@ -27,9 +33,13 @@ def main(name: str, folder: str) -> None:
     torch.set_num_threads(1)
     # 7 records, 4 a step: the last step of an epoch has 3, so the two ranks have different shares of it; the budget of
     # 40 tokens cuts them into different numbers of forwards
-    examples = with_references(pair_examples(7, weights=[1, 2, 1, 1, 3, 1, 1]), tiny_policy(2))
     objective = as_objective(OBJECTIVES[name])
+    if name in ("dpo", "kto", "upo"):
+        examples = with_references(pair_examples(7, weights=WEIGHTS), tiny_policy(2))
+    else:
+        examples = examples_for(objective, 7, weights=WEIGHTS)
     policy = tiny_policy(1, heads=objective.heads)
+    references = {"ref_logp": tiny_policy(2)} if objective.computed else None
     args = TrainingArguments(
         output_dir=folder,
         per_device_train_batch_size=4 // world,
@@ -47,7 +57,7 @@ def main(name: str, folder: str) -> None:
         dataloader_pin_memory=False,
         seed=0,
     )
-    trainer = PreferenceTrainer(policy, objective, args, examples, examples, max_tokens=40)
+    trainer = PreferenceTrainer(policy, objective, args, examples, examples, max_tokens=40, references=references)
     trainer.train()
     evaluation = trainer.evaluate()
     if trainer.is_world_process_zero():

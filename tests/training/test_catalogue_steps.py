@@ -50,6 +50,21 @@ def test_a_step_of_every_method_does_not_depend_on_how_many_forwards_it_takes(ca
         assert torch.allclose(others[name], gradient, rtol=1e-4, atol=1e-5 * largest), name
 
 
+@pytest.mark.parametrize("card", [card for card in CARDS if card.values[0].coupling == "full"])
+def test_what_is_logged_and_evaluated_of_a_coupled_step_does_not_depend_on_how_it_is_cut(card, arguments):
+    objective = as_objective(card.build())
+    logged, evaluated = [], []
+    for max_tokens in (10_000, 40):
+        examples = examples_for(objective, 6)
+        trainer, policy = trainer_of(objective, arguments, examples, max_tokens)
+        trainer.training_step(policy, {"examples": examples})
+        logged.append(trainer._sums.reduce(trainer._gather))
+        evaluated.append(trainer.evaluate(examples))
+    for whole, cut in (logged, evaluated):
+        assert cut == pytest.approx(whole, rel=1e-5, abs=1e-7)
+        assert any(name.endswith("rewards/margins") for name in whole)
+
+
 class Counted:
     """Tokens that go through the decoder."""
 

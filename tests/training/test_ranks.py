@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 WORKER = Path(__file__).parent / "ranks_worker.py"
+# a loss of all rows together, twice with a vector per prompt; states; both; and a mask trained on a live reference
+COUPLED = ["dr_dpo", "rpo_relative", "alpha_dpo", "beta_dpo", "sparse_po"]
 
 
 def run(name, folder, ranks):
@@ -24,7 +26,7 @@ def run(name, folder, ranks):
     return json.loads((folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "upo"])
+@pytest.mark.parametrize("name", ["dpo", "kto", "upo", *COUPLED])
 def test_two_ranks_with_uneven_shares_follow_the_run_of_one(name, tmp_path):
     one = run(name, tmp_path / "one", 1)
     two = run(name, tmp_path / "two", 2)

@@ -1,5 +1,7 @@
 """Tiny policies and records for tests of the trainer."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -64,11 +66,11 @@ def with_references(examples, policy):
     return examples
 
 
-def examples_for(objective, n, seed=0):
+def examples_for(objective, n, seed=0, weights=None):
     """`n` random pairs with everything that `objective` reads: columns, roles, token columns, vectors, references."""
     objective = as_objective(objective)
     rng = np.random.default_rng(seed)
-    examples = pair_examples(n, seed)
+    examples = pair_examples(n, seed, weights)
     known = {"len", "label", "weight", "group", "role", "uid", "rank", "embedding", "kl_baseline", *READOUTS}
     for i, example in enumerate(examples):
         trie, record = example.trie, example.record
@@ -83,7 +85,7 @@ def examples_for(objective, n, seed=0):
             columns = {name: float(rng.integers(0, 3) if name == "degree" else rng.random()) for name in names}
             rank = j + 1 if item.role == "response" else None
             items[j] = Item(item.context, item.response, rank=rank, role=item.role, columns=columns)
-        example.record = Record(record.id, tuple(items), record.comparisons, conversation=record.conversation)
+        example.record = replace(record, items=tuple(items))
         example.trie = build_trie(texts)
         if "embedding" in objective.needs:
             example.vectors["embedding"] = np.repeat(rng.normal(size=(1, 4)), len(items), axis=0).astype(np.float32)

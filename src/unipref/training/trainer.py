@@ -279,10 +279,11 @@ class PreferenceTrainer(Trainer):
             batches = [batch.with_statistics(**statistics) for batch in batches]
             if self.objective.coupling == "full":
                 seen = [batch.with_statistics(**statistics) for batch in seen]
-                pulls, loss = self._pulls(seen, denominators)
+                pulls, loss, whole = self._pulls(seen, denominators)
                 total += loss.total
-                if self.is_world_process_zero():
+                if self.is_world_process_zero():  # once for all ranks: what a row says may depend on all others
                     self._collect_terms(loss)
+                    self._collect(whole, denominators, diagnose=logging)
         for i in range(n_forwards):
             last = i == n_forwards - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
@@ -295,9 +296,9 @@ class PreferenceTrainer(Trainer):
                         value = loss.total
                         total += value.detach() * world
                         self._collect_terms(loss)
+                        self._collect(batch, denominators, diagnose=logging)
                     else:
                         value = pulls[i].surrogate(batch)
-                    self._collect(batch, denominators, diagnose=logging and pulls is None)
                 else:  # another rank has more to do: take part in its communication with a gradient of zero
                     value = self._idle_forward(model)
                 if not torch.isfinite(value.detach()):
@@ -343,8 +344,11 @@ class PreferenceTrainer(Trainer):
             for name, value in state.values(self._states[state.name]).items()
         }
 
-    def _pulls(self, seen: Sequence[Batch], denominators: Mapping[str, torch.Tensor]) -> tuple[list["_Pull"], Loss]:
-        """How the loss of the whole step, over all ranks, pulls at every value of this rank's forwards."""
+    def _pulls(
+        self, seen: Sequence[Batch], denominators: Mapping[str, torch.Tensor]
+    ) -> tuple[list["_Pull"], Loss, Batch]:
+        """How the loss of the whole step, over all ranks, pulls at every value of this rank's forwards; that loss; and
+        the whole step as one batch."""
         ranks = (
             self._gather({"batches": [_moved(batch, "cpu") for batch in seen]}) if self.args.world_size > 1 else None
         )
@@ -373,7 +377,7 @@ class PreferenceTrainer(Trainer):
                     {name: found[name][n : n + n_items[i]] for name in item_names if found[name] is not None},
                 )
             )
-        return pulls, Loss(loss.total.detach(), loss.terms)
+        return pulls, Loss(loss.total.detach(), loss.terms), whole
 
     @property
     def policy(self) -> Policy:
@@ -525,14 +529,16 @@ class PreferenceTrainer(Trainer):
                     self._idle_forward(self.model_wrapped)
                     continue
                 batch = self._forward(self.model_wrapped, groups[i], batches[i])
-                sums.add(batch_metrics(self.objective, batch))
                 if self.objective.coupling == "full":
                     seen.append(batch)
                 else:
+                    sums.add(batch_metrics(self.objective, batch))
                     sums.add_total("loss", self.objective.loss(batch, denominators).total)
         if self.objective.coupling == "full":
-            _, loss = self._pulls(seen, denominators)
-            sums.add_total("loss", loss.total / self.args.world_size)  # every rank has the whole of it
+            _, loss, whole = self._pulls(seen, denominators)
+            if self.is_world_process_zero():  # every rank has the whole of it
+                sums.add(batch_metrics(self.objective, whole))
+                sums.add_total("loss", loss.total)
         self.model_wrapped.train(was_training)
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in sums.reduce(self._gather).items()}
         self.log(metrics)

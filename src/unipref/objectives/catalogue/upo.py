@@ -94,7 +94,8 @@ def upo(
         lam: inverse temperature of its weights.
         norm: "mean", the paper's, prefers short responses (its optimum is ref * e^(lam R) / |y|); "sum" does not.
         value: V(x): "expectile" regression (the paper's), "soft" value (1/lam) log E e^(lam R), whose mean weight is 1,
-            the record's "group-mean" without a head, or "none" for V = 0.
+            the record's "group-mean" without a head, or "none" for V = 0. One of the last two beside a base that
+            trains a value of its own, such as dro_v.
         tau: expectile; not in the paper. 1/2 is the mean.
         value_coefficient: c_V.
         warmup: share of the run's steps before the auxiliary term starts, while V is fitted. The paper waits 100
