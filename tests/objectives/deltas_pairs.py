@@ -24,6 +24,7 @@ from unipref.objectives import (
     crpo_creative,
     dpo_shift,
     dr_dpo,
+    flex_dpo,
     ipo,
     mrpo,
     odpo,
@@ -273,15 +274,18 @@ def dpo_length_reg_delta(s):  # arXiv:2403.19159
     return opposed(0.1 * sigmoid(-(0.1 * s.h + 0.01 * (s.n_w - s.n_l))))
 
 
-def sgdpo_delta(s, r_w=0.3, r_l=0.3, seed=0):  # token weights 1 + [t in S_w] and 1 - [t in S_l]
-    item, sign = s.token("item"), s.spread(torch.ones_like(s.h_w), -torch.ones_like(s.h_l))
-    drawn = torch.where(sign > 0, *(random_subset(r, 1.0, seed)(s.batch).double() - 1 for r in (r_w, r_l)))
-    count = torch.zeros_like(s.batch.item("logp")).index_add(0, item, drawn)
-    assert torch.equal(count, torch.cat([torch.floor(r_w * s.n_w + 1e-9), torch.floor(r_l * s.n_l + 1e-9)]))
-    weight = 1 + sign * drawn
-    h = torch.zeros_like(count).index_add(0, item, weight * (s.token("logp") - s.token("ref_logp")))
-    pull = 0.1 * sigmoid(-0.1 * (h[s.batch.pairs["chosen"]] - h[s.batch.pairs["rejected"]]))
-    return {"logp": -sign * weight * s.spread(pull, pull)}
+def sgdpo_delta(s, r_w=0.6, r_l=0.9, seed=0):  # arXiv:2505.12435: either response against a part of the other one
+    def pilot(r, text):
+        drawn = random_subset(r, seed)(s.batch).double()
+        none = torch.zeros_like(s.batch.item("logp"))
+        count, h = (
+            none.index_add(0, s.token("item"), values).split(s.size)[text]
+            for values in (drawn, drawn * (s.token("logp") - s.token("ref_logp")))
+        )
+        assert torch.equal(count, torch.floor(r * torch.minimum(s.n_w, s.n_l) + 1e-9).clamp(min=1))
+        return h
+
+    return -0.05 * sigmoid(-0.1 * (s.h_w - pilot(r_l, 1))), 0.05 * sigmoid(-0.1 * (pilot(r_w, 0) - s.h_l))
 
 
 def dpo_shift_delta(s, lam=0.7):  # arXiv:2502.07599
@@ -341,14 +345,9 @@ def mrpo_three_delta(s):  # confidences of three references on their own 1 / pi_
     return opposed(0.1 * sigmoid(-0.1 * ((s.l_w - mix[0]) - (s.l_l - mix[1]))))
 
 
-def ofs_fast_delta(s):  # stay ahead of the slow module
-    lead = (s.l_w - s.l_l) - s.gap("ref_logp.partner")
-    return opposed(0.1 * sigmoid(-0.1 * s.h) + 0.1 * sigmoid(-0.1 * lead))
-
-
-def ofs_slow_delta(s):  # close the gap of probabilities
-    p, goal = sigmoid(0.1 * s.h), sigmoid(0.1 * (s.gap("ref_logp.partner") - s.gap("ref_logp")))
-    return opposed(0.1 * (1 - p) - 0.3 * 2 * (p - goal) * 0.1 * p * (1 - p))
+def ofs_dpo_delta(s, alpha=1.0, sign=1, clamp=math.inf):  # arXiv:2406.05534: sign -1 of the chaser, who is behind
+    lead = 0.1 * ((s.l_w - s.l_l) - s.gap("ref_logp.partner"))
+    return opposed(0.1 * sigmoid(-0.1 * s.h) + alpha * 0.1 * sigmoid(-sign * lead) * (lead.abs() <= clamp))
 
 
 # betas, temperatures and weights of a batch
@@ -412,7 +411,7 @@ def rpo_diagonal_delta(s):
 # sides and auxiliary terms
 
 
-def flex_dpo_delta(s, chosen=0.1, rejected=0.05):  # arXiv:2406.07327
+def flex_dpo_delta(s, chosen=0.1, rejected=0.08):  # arXiv:2406.07327
     pull = sigmoid(-(chosen * s.h_w - rejected * s.h_l))
     return -chosen * pull, rejected * pull
 
@@ -445,10 +444,11 @@ def bapo_inside_delta(s):
     return *opposed(0.1 * pull), -0.5 * pull * (s.ratio("base") < 0)
 
 
-def spac_delta(s, eta=10.0, lam=1.0, clip=10.0):  # arXiv:2406.04274
-    pull = lam / eta * sigmoid(-s.h / eta)
-    policy, baseline = ((s.ratio(text).abs() <= clip).double() / eta for text in ("policy_sample", "baseline_sample"))
-    return *opposed(pull), policy, -baseline
+def spac_delta(s, eta=10.0, lam=0.1, slope=sigmoid):  # arXiv:2406.04274; slope of the bound in a sample's log-ratio
+    samples = [lam * slope(s.ratio("policy_sample"))]
+    if "baseline_sample" in s.texts:
+        samples.append(-lam * slope(-s.ratio("baseline_sample")))
+    return *opposed(sigmoid(-s.h / eta) / eta), *samples
 
 
 def crpo_delta(s, **weights):  # arXiv:2505.14442: numbers of the chosen response alone
@@ -533,7 +533,7 @@ DELTAS = {
     "modpo": modpo_delta,
     "mrpo": mrpo_delta,
     "odpo": odpo_delta,
-    "ofs_dpo": ofs_fast_delta,
+    "ofs_dpo": ofs_dpo_delta,
     "orpo": orpo_delta,
     "rationale_dpo": rationale_dpo_delta,
     "rationale_orpo": rationale_orpo_delta,
@@ -576,22 +576,32 @@ VARIANTS = {
     "dpo_shift-rising": (dpo_shift(schedule="increase_linear"), lambda s: dpo_shift_delta(s, 0.5 + 0.5 * 0.75)),
     "dpo_shift-falling": (dpo_shift(schedule="decrease_linear"), lambda s: dpo_shift_delta(s, 1 - 0.5 * 0.75)),
     "dr_dpo-sharp": (dr_dpo(beta_prime=0.3), lambda s: dr_dpo_delta(s, 0.3)),
+    "flex-half": (flex_dpo(beta_rejected=0.05), lambda s: flex_dpo_delta(s, rejected=0.05)),
     "ipo-mean": (ipo(norm="mean"), ipo_mean_delta),
     "mrpo-own": (mrpo(alpha=0.3, weight_on="own", epsilon=None), lambda s: mrpo_delta(s, 0.7, math.inf)),
     "mrpo-other": (mrpo(alpha=0.3, epsilon=-0.2), lambda s: mrpo_delta(s, 0.3, -0.2)),
     "mrpo-three": (mrpo(extra=("ref_logp.1", "ref_logp.2"), weight_on="own", epsilon=None), mrpo_three_delta),
     "odpo-identity": (odpo(of="identity"), odpo_identity_delta),
     "odpo-ratio": (odpo(of="log-ratio", alpha=0.5), odpo_ratio_delta),
-    "ofs-slow": (ofs_dpo(module="slow", lam=0.3), ofs_slow_delta),
+    "ofs-chaser": (ofs_dpo(module="chaser", alpha=0.3), lambda s: ofs_dpo_delta(s, 0.3, -1)),
+    "ofs-clamped": (ofs_dpo(clamp=0.5), lambda s: ofs_dpo_delta(s, clamp=0.5)),
+    "ofs-chaser-clamped": (
+        ofs_dpo(module="chaser", alpha=0.3, clamp=0.5),
+        lambda s: ofs_dpo_delta(s, 0.3, -1, 0.5),
+    ),
     "rationale-linear": (rationale_dpo(form="linear"), rationale_linear_delta),
     "rpo-unpaired": (rpo_relative(variant="unpaired"), rpo_relative_delta),
     "rpo-diagonal": (rpo_relative(variant="diagonal"), rpo_diagonal_delta),
     "rso-sharp": (rso(gamma=0.5), lambda s: rso_delta(s, 0.5)),
     "rso-sigmoid": (rso(loss="sigmoid"), rso_sigmoid_delta),
     "sft-sum": (sft(per="sum"), sft_sum_delta),
-    "sgdpo-most": (sgdpo(r_chosen=0.8, r_rejected=0.4, seed=3), lambda s: sgdpo_delta(s, 0.8, 0.4, 3)),
-    "spac-tight": (spac(eta=4.0, lam=0.5, clip=3.0), lambda s: spac_delta(s, 4.0, 0.5, 3.0)),
-    "spac-free": (spac(clip=None), lambda s: spac_delta(s, clip=math.inf)),
+    "sgdpo-other": (sgdpo(r_chosen=0.8, r_rejected=0.4, seed=3), lambda s: sgdpo_delta(s, 0.8, 0.4, 3)),
+    "spac-baseline": (spac(eta=4.0, lam=0.5, baseline=True), lambda s: spac_delta(s, 4.0, 0.5)),
+    "spac-tight": (
+        spac(eta=4.0, lam=0.5, bound="clip", clip=3.0, baseline=True),
+        lambda s: spac_delta(s, 4.0, 0.5, lambda h: (h.abs() <= 3).double()),
+    ),
+    "spac-free": (spac(bound="none"), lambda s: spac_delta(s, slope=torch.ones_like)),
     "spo_degree-simpo": (spo_degree(base="simpo"), degree_delta(simpo_delta)),
     "spo_sequential-third": (spo_sequential(mu=(0.3, 0.7), betas=(0.2, 0.4)), spo_third_round_delta),
     "upo-expectile": (upo(tau=0.9), upo_expectile_delta),

@@ -167,12 +167,13 @@ def beaten(reward):
     return (reward[:, None] > reward[None, :]).double().sum(1) / (len(reward) - 1)
 
 
-def set_slope(s, reward, alpha, bonus="absolute", best=False):
-    """Softmax over all of s + alpha * bonus, minus the softmax inside the accepted set."""
+def set_slope(s, reward, alpha, bonus="absolute", best=False, gamma=1.0):
+    """Shares of e^(s + alpha * bonus) in the whole, where the others count gamma, minus those in the accepted set."""
     gap = reward - reward.mean()
     accepted = reward == reward.max() if best else gap > 0
     odds = torch.exp(s + alpha * (gap.abs() if bonus == "absolute" else gap))
-    return odds / odds.sum() - odds * accepted / (odds * accepted).sum()
+    whole = torch.where(accepted, odds, gamma * odds)
+    return whole / whole.sum() - odds * accepted / (odds * accepted).sum()
 
 
 def mean_of_pairs(s, gain):
@@ -212,6 +213,11 @@ LISTS = {
     "swepo": (swepo(), 0.1, partial(set_slope, alpha=1.0)),
     "swepo-signed": (swepo(beta=0.3, alpha=2.0, bonus="signed"), 0.3, partial(set_slope, alpha=2.0, bonus="signed")),
     "ampo": (ampo(), 5.0, partial(set_slope, alpha=1.0, bonus="signed", best=True)),
+    "ampo-gamma": (
+        ampo(beta=1.0, gamma=3.0),
+        1.0,
+        partial(set_slope, alpha=1.0, bonus="signed", best=True, gamma=3.0),
+    ),
     "ampo-wide": (ampo(beta=1.0, alpha=0.0), 1.0, partial(set_slope, alpha=0.0, bonus="signed", best=True)),
 }
 

@@ -351,7 +351,7 @@ SILENT = {
     "modpo": (modpo(beta=BETA), 0.0),
     "dpo_length_reg": (dpo_length_reg(beta=BETA, alpha=0.2), 0.338),
     "dpo_shift": (dpo_shift(beta=BETA), 0.225),
-    "flex_dpo": (flex_dpo(), 0.394),
+    "flex_dpo": (flex_dpo(beta_rejected=0.05), 0.394),
     "dpo_sft": (dpo_sft(beta=BETA), 0.459),
     "cpo": (cpo(beta=BETA), 0.516),
     "simpo": (simpo(), 0.614),

@@ -396,6 +396,22 @@ def test_a_set_contrast_with_absolute_and_signed_bonuses_by_hand():
     assert loss_of(set_contrast(0.0), [0.0] * 5, [4, 3, 2, 0, 0]) == pytest.approx(math.log(5 / 3))
 
 
+def test_the_others_of_a_set_contrast_count_gamma_times_which_between_two_is_a_margin_of_log_gamma():
+    scores, rewards = [0.2, -0.1, 0.4, 0.0], [5.0, 3.0, 2.0, 2.0]  # e^-1.3 + e^-.3 + e^-.7 against 1, as on the card
+    thrice = math.log1p(3 * (math.exp(-1.3) + math.exp(-0.3) + math.exp(-0.7)))
+    assert loss_of(set_contrast(0.5, gamma=3.0), scores, rewards) == pytest.approx(thrice, abs=1e-12)
+    two = loss_of(set_contrast(0.0, gamma=3.0), [0.2, -0.1], [1, 0])
+    assert two == pytest.approx(math.log1p(math.exp(-(0.3 - math.log(3)))), abs=1e-12)
+    with pytest.raises(ConfigError, match="must count, above 0"):
+        ampo(gamma=0.0)
+
+
+def test_ampo_counts_the_responses_besides_the_best_gamma_times():
+    fields = {"logp": [-4.0, -4.0, -6.0], "len": [4.0, 2.0, 2.0], "reward": [2.0, 1.0, 0.0], "group": [0.0] * 3}
+    loss = ampo(gamma=2.0)(**{name: torch.tensor(v, dtype=torch.float64) for name, v in fields.items()}).item()
+    assert loss == pytest.approx(math.log1p(2 * (math.exp(-6) + math.exp(-12))), rel=1e-12)
+
+
 def test_a_set_contrast_ignores_a_constant_in_scores_or_rewards():
     for bonus in ("absolute", "signed"):
         for accepted in ("above-mean", "best"):

@@ -420,7 +420,7 @@ METHODS = {
         (preference("simpo", beta=2.0, gamma=1.2), SYMBOLIC["simpo"].term(2.0, manual={"w": 0.0, "l": -0.6})),
     ],
     "slic": [(preference("slic", delta=2.0), SYMBOLIC["slic"].term(2.0))],
-    "spac": [(preference("spac", eta=4.0, lam=0.5), 0.5 * SYMBOLIC["spac"].term(1 / 4))],
+    "spac": [(preference("spac", eta=4.0, lam=0.5), SYMBOLIC["spac"].term(1 / 4))],
     "step_dpo": [(preference("step_dpo", beta=0.3), SYMBOLIC["step_dpo"].term(0.3))],
     "svpo": [(preference("svpo", beta=0.3), SYMBOLIC["svpo"].term(0.3))],
     "tpo_l": [

@@ -212,7 +212,9 @@ class Shared:
 
 
 @pytest.mark.parametrize(
-    "method", [dpop(), dpo_shift(lam=0.5), flex_dpo(), dpo_sft(), minor_dpo()], ids=lambda m: repr(m)[:24]
+    "method",
+    [dpop(), dpo_shift(lam=0.5), flex_dpo(beta_rejected=0.05), dpo_sft(), minor_dpo()],
+    ids=lambda m: repr(m)[:24],
 )
 def test_a_chosen_response_that_shares_its_features_ends_higher_than_under_dpo(method):
     world = Shared()
@@ -230,7 +232,7 @@ def test_dpo_moves_mass_to_responses_of_neither_side_and_its_regularised_forms_m
     plain = world.after(dpo())
     assert plain[1] < plain[0] < 0  # the rejected response falls faster
     assert gained(dpo()) > 0
-    assert gained(dpo()) > max(gained(flex_dpo()), gained(dpo_sft()))
+    assert gained(dpo()) > max(gained(flex_dpo(beta_rejected=0.05)), gained(dpo_sft()))
 
 
 def test_less_weight_on_the_rejected_side_buys_the_chosen_one_likelihood_with_margin():
@@ -252,54 +254,94 @@ def pair_beside_partner(h, partner):
 
 
 @pytest.mark.parametrize("h", [0.0, 50.0, 500.0])
-def test_the_fast_module_is_pulled_by_half_lam_beta_at_equality_however_far_both_are(h):
-    lam, beta = 0.6, 0.1
-    coupled = slopes(ofs_dpo(beta=beta, lam=lam), pair_beside_partner(h, h))[0]
+@pytest.mark.parametrize("module", ["leader", "chaser"])
+def test_either_module_is_pulled_by_half_alpha_beta_at_equality_however_far_both_are(module, h):
+    alpha, beta = 0.6, 0.1
+    coupled = slopes(ofs_dpo(beta=beta, alpha=alpha, module=module), pair_beside_partner(h, h))[0]
     plain = slopes(dpo(beta=beta), one_pair(h, 0.0))[0]
-    assert coupled - plain == pytest.approx(-lam * beta / 2, abs=1e-12)
+    assert coupled - plain == pytest.approx(-alpha * beta / 2, abs=1e-12)
 
 
-def test_the_slow_module_closes_the_gap_of_probabilities_and_rests_where_there_is_none():
-    def closing(h, partner):
-        with_partner = slopes(ofs_dpo(module="slow", lam=1.0), pair_beside_partner(h, partner))[0]
-        return with_partner - slopes(dpo(), one_pair(h, 0.0))[0]
+def chase(h, partner, **options):
+    """What the chase adds to DPO's slope in the chosen response's log-probability."""
+    return slopes(ofs_dpo(**options), pair_beside_partner(h, partner))[0] - slopes(dpo(), one_pair(h, 0.0))[0]
 
-    q, p = 1 / (1 + math.exp(-0.1)), 1 / (1 + math.exp(-0.3))
-    assert closing(1.0, 3.0) == pytest.approx(2 * (q - p) * q * (1 - q) * 0.1, abs=1e-12)
-    assert closing(1.0, 3.0) < 0 < closing(3.0, 1.0)
-    assert closing(2.0, 2.0) == pytest.approx(0, abs=1e-15)
+
+def test_the_leader_is_pulled_less_the_further_it_leads_and_the_chaser_harder_the_further_it_has_passed():
+    leader = [chase(h, 0.0) for h in (-50.0, 0.0, 50.0)]
+    chaser = [chase(h, 0.0, module="chaser") for h in (-50.0, 0.0, 50.0)]
+    assert leader == pytest.approx([-0.1 / (1 + math.exp(x)) for x in (-5, 0, 5)], abs=1e-12)
+    assert chaser == pytest.approx(leader[::-1], abs=1e-12)
+
+
+def test_the_chasers_loss_has_no_lower_bound_without_a_clamp():
+    fields = [pair_beside_partner(h, 0.0) for h in (1e3, 1e5)]
+    free, clamped = ([ofs_dpo(module="chaser", clamp=clamp)(**f).item() for f in fields] for clamp in (None, 10.0))
+    assert free == pytest.approx([-1e2, -1e4], rel=1e-6)
+    assert clamped == pytest.approx([-softplus(10.0)] * 2, rel=1e-6)
+
+
+def test_a_clamped_chase_has_no_slope_beyond_the_clamp_and_its_own_up_to_it():
+    options = {"module": "chaser", "clamp": 3.0}
+    assert chase(31.0, 0.0, **options) == chase(-31.0, 0.0, **options) == 0.0
+    assert chase(29.0, 0.0, **options) == chase(29.0, 0.0, module="chaser") != 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"module": "chase"}, "'chaser'"), ({"clamp": 0.0}, "limit must be above 0")]
+)
+def test_ofs_dpo_names_the_modules_and_the_clamps_there_are(options, words):
+    with pytest.raises(ConfigError, match=words):
+        ofs_dpo(**options)
 
 
 # random tokens
 
 
-def tokens_of(lengths, uid, step=0):
+def tokens_of(lengths, uid, step=0, pairs=((0, 1),)):
+    """Responses of these lengths, the comparisons `pairs` between them."""
     item = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     items = {"logp": torch.zeros(len(lengths)), "uid": torch.tensor(uid), "len": torch.tensor(lengths)}
-    return Batch(items, tokens={"item": item, "logp": torch.zeros(len(item))}, clock=Clock(step, 100))
+    sides = dict(zip(SIDES, torch.tensor(pairs).reshape(-1, 2).T, strict=True))
+    return Batch(items, sides, {"item": item, "logp": torch.zeros(len(item))}, clock=Clock(step, 100))
+
+
+def drawn(share, lengths, pairs):
+    """How many tokens of each response a subset has."""
+    batch = tokens_of(lengths, list(range(len(lengths))), pairs=pairs)
+    chances = random_subset(share)(batch)
+    assert set(chances.tolist()) <= {0.0, 1.0}
+    return torch.zeros(len(lengths)).index_add(0, batch.token("item"), chances).tolist()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.29, 0.7, 1.0])
-def test_a_random_subset_has_exactly_floor_of_its_share_of_every_response(share):
-    lengths = [0, 1, 7, 10, 100, 3]
-    batch = tokens_of(lengths, list(range(6)))
-    weights = random_subset(share, 1.0)(batch)
-    counts = torch.zeros(6).index_add(0, batch.token("item"), weights - 1)
-    assert counts.tolist() == [(round(100 * share) * n) // 100 for n in lengths]
+def test_a_random_subset_has_floor_of_its_share_of_the_shorter_response_and_one_token_at_least(share):
+    lengths, pairs = [7, 100, 250, 100, 1, 3], [(0, 1), (2, 3), (4, 5)]
+    sizes = [max(1, round(100 * share) * n // 100) for n in (7, 100, 1)]
+    assert drawn(share, lengths, pairs) == [n for n in sizes for _ in SIDES]
 
 
-def test_a_random_subset_is_the_same_in_any_batch_and_another_at_every_step_and_seed():
-    part = random_subset(0.5, 1.0)
-    both, alone = part(tokens_of([20, 30], [5, -9])), part(tokens_of([30], [-9]))
-    assert torch.equal(both[20:], alone)
-    assert not torch.equal(alone, part(tokens_of([30], [-9], step=1)))
-    assert not torch.equal(alone, random_subset(0.5, 1.0, seed=1)(tokens_of([30], [-9])))
-    assert not torch.equal(alone, part(tokens_of([30], [8])))
+def test_an_empty_response_has_an_empty_subset_and_leaves_the_other_side_one_token():
+    assert drawn(0.9, [0, 8], [(0, 1)]) == [0, 1]
+
+
+def test_the_shortest_of_several_comparisons_sets_the_size_of_a_responses_one_subset():
+    assert drawn(0.5, [20, 10, 4, 30], [(0, 1), (0, 2)]) == [2, 5, 2, 15]  # the last is in none
+
+
+def test_a_random_subset_is_the_same_in_any_batch_and_another_at_every_step_seed_and_response():
+    part = random_subset(0.5)
+    two = part(tokens_of([20, 30, 30, 40], [5, 6, -9, 7], pairs=((0, 1), (2, 3))))[50:80]
+    alone = part(tokens_of([30, 40], [-9, 7]))[:30]
+    assert torch.equal(two, alone)
+    assert not torch.equal(alone, part(tokens_of([30, 40], [-9, 7], step=1))[:30])
+    assert not torch.equal(alone, random_subset(0.5, seed=1)(tokens_of([30, 40], [-9, 7]))[:30])
+    assert not torch.equal(alone, part(tokens_of([30, 40], [8, 7]))[:30])
 
 
 def test_every_token_is_drawn_as_often_as_any_other():
-    # 2,000 steps of share 1/4: a count's deviation is 19.4; all of 20 within 5 of them but for 1e-5
-    counts = sum(random_subset(0.25, 1.0)(tokens_of([20], [3], step)) - 1 for step in range(2000))
+    # 2,000 steps of share 1/4: a count's deviation is 19.4; all of 40 within 5 of them but for 2e-5
+    counts = sum(random_subset(0.25)(tokens_of([20, 20], [3, 4], step)) for step in range(2000))
     assert ((counts - 500).abs() < 5 * 19.4).all()
 
 
@@ -315,33 +357,51 @@ def test_counted_numbers_are_uniform_and_do_not_follow_their_neighbours():
     )
 
 
-def sgdpo_pulls(r_chosen, r_rejected):
-    """Sums over tokens of the gradient's size on either side, averaged over 20 steps, from the reference."""
-    totals = [0.0, 0.0]
-    for step in range(20):
-        base = tokens_of([10, 10], [1, 2], step)
-        logp = torch.full((20,), -1.0, requires_grad=True)
-        items = {**base.items, "logp": torch.full((2,), -10.0)}
-        pairs = {"chosen": torch.tensor([0]), "rejected": torch.tensor([1])}
-        tokens = {**base.tokens, "logp": logp, "ref_logp": torch.full((20,), -1.0)}
-        batch = Batch(items, pairs, tokens, clock=base.clock)
-        total = as_objective(sgdpo(r_chosen=r_chosen, r_rejected=r_rejected)).loss(batch).total
-        (slope,) = torch.autograd.grad(total, logp)
-        totals = [t + s.abs().sum().item() / 20 for t, s in zip(totals, (slope[:10], slope[10:]), strict=True)]
-    return totals
+def guided(ratios, preference=None, **options):
+    """sgdpo's loss and gradient in the tokens of two responses of which these are the log-ratios."""
+    base = tokens_of([len(side) for side in ratios], [1, 2])
+    logp = torch.tensor([r - 3 for side in ratios for r in side], dtype=torch.float64, requires_grad=True)
+    tokens = {"item": base.token("item"), "logp": logp, "ref_logp": torch.full_like(logp, -3)}
+    pairs = base.pairs if preference is None else {**base.pairs, "preference": number(preference)}
+    total = as_objective(sgdpo(**options)).loss(Batch(base.items, pairs, tokens)).total
+    (slope,) = torch.autograd.grad(total, logp)
+    return total.item(), slope.tolist()
 
 
-def test_the_chosen_share_of_sgdpos_gradient_grows_with_both_ratios():
-    ratios = [a / b for a, b in (sgdpo_pulls(*r) for r in ((0.0, 0.0), (0.3, 0.0), (0.3, 0.3), (0.6, 0.6)))]
-    assert ratios == pytest.approx([1.0, 1.3, 1.3 / 0.7, 1.6 / 0.4], rel=1e-6)
+def test_at_the_reference_sgdpo_pulls_either_response_half_as_hard_as_dpo():
+    loss, slope = guided(([0.0] * 3, [0.0] * 5))
+    assert loss == pytest.approx(math.log(2))
+    assert slope == pytest.approx([-0.025] * 3 + [0.025] * 5)
 
 
-def test_sgdpo_with_all_rejected_tokens_drawn_is_a_loss_of_the_chosen_response_alone():
-    base = tokens_of([2, 2], [1, 2])
-    pairs = {"chosen": torch.tensor([0]), "rejected": torch.tensor([1])}
-    tokens = {**base.tokens, "logp": torch.tensor([-1.0, -2.0, -5.0, -7.0]), "ref_logp": torch.full((4,), -3.0)}
-    loss = as_objective(sgdpo(r_chosen=0.0, r_rejected=1.0)).loss(Batch(base.items, pairs, tokens)).total
-    assert loss.item() == pytest.approx(softplus(-0.3), abs=1e-6)
+def test_a_response_is_set_against_a_part_of_the_other_one_whose_tokens_get_nothing_from_that():
+    # pilots of floor(.6 * 4) = 2 and floor(.9 * 4) = 3 tokens
+    loss, slope = guided(([0.5] * 4, [-2.0] * 8))
+    chosen, rejected = 0.1 * (2 + 6), 0.1 * (1 + 16)
+    assert loss == pytest.approx((softplus(-chosen) + softplus(-rejected)) / 2)
+    pulls = [0.05 / (1 + math.exp(chosen)), 0.05 / (1 + math.exp(rejected))]
+    assert slope == pytest.approx([-pulls[0]] * 4 + [pulls[1]] * 8)
+    assert pulls[0] > pulls[1]  # outside the pilots 5 tokens fell by 10, and 2 rose by 1
+
+
+def test_the_chosen_response_is_pulled_harder_or_less_hard_by_what_stands_outside_the_pilots():
+    _, risen = guided(([2.0] * 4, [-0.5] * 4))
+    assert -risen[0] < risen[-1]  # 2 tokens rose by 4, one fell by 0.5
+    _, fallen = guided(([0.1] * 4, [-2.0] * 4))
+    assert -fallen[0] > fallen[-1]  # by 0.2, and by 2
+
+
+def test_a_soft_label_exchanges_the_shares_with_the_places():
+    ratios, share = ([0.5] * 10, [-2.0] * 10), 0.75
+    right = (softplus(-0.1 * (5 + 2 * 9)) + softplus(-0.1 * (0.5 * 6 + 20))) / 2
+    wrong = (softplus(0.1 * (20 + 0.5 * 9)) + softplus(0.1 * (2 * 6 + 5))) / 2
+    assert guided(ratios, preference=share)[0] == pytest.approx(share * right + (1 - share) * wrong)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_sgdpo_refuses_a_share_that_is_none(share):
+    with pytest.raises(ConfigError, match=r"must be in \[0, 1\]"):
+        sgdpo(r_chosen=share)
 
 
 # rounds

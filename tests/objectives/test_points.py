@@ -302,6 +302,24 @@ def test_pmpo_is_bounded_above_its_threshold_and_not_below_it():
     assert not world.accepted[worst]
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_pmpo_on_rejected_answers_alone_is_bounded_where_beta_is_above_1_less_alpha(alpha):
+    world = Answers(6)
+    world.accepted = torch.zeros(6, dtype=torch.bool)
+
+    def falls(beta):
+        losses = []
+        for depth in (10.0, 1000.0):
+            world.logits.data = world.ref.log() - depth * (torch.arange(6) < 3)
+            losses.append(world.loss(alpha=alpha, beta=beta).item())
+        return losses[1] < losses[0]
+
+    assert falls(0.99 * (1 - alpha))
+    assert not falls(1.01 * (1 - alpha))
+    minimise(lambda: world.loss(alpha=alpha, beta=1.5 * (1 - alpha)), world.logits)
+    assert torch.allclose(world.logits.detach().softmax(0), world.ref, atol=1e-6)
+
+
 def test_pmpo_defaults_with_half_of_the_mass_rejected_are_below_the_threshold():
     world = Answers(4)
     world.ref = torch.full((6,), 1 / 6, dtype=F64)

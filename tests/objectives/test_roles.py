@@ -155,28 +155,52 @@ def test_shortfall_has_no_gradient_at_its_corner():
 # ---------------------------------------------------------------- spac
 
 
-def test_spac_pushes_the_policys_samples_down_and_the_baselines_up_within_the_clip():
+def sample_slopes(policy, baseline, **options):
+    """Gradients in a sample of the policy and one of the baseline; the reference gives either -1."""
+    down, up = leaf(policy), leaf(baseline)
     fields = at_reference(ref_logp_policy_sample=[-1.0], ref_logp_baseline_sample=[-1.0])
-    for sample, expected in ((-1.0, 0.1), (-20.0, 0.0)):
-        down, up = leaf(sample), leaf(sample)
-        loss = spac(eta=10.0)(logp_policy_sample=down, logp_baseline_sample=up, **fields)
-        assert slopes(loss, down, up) == pytest.approx([expected, -expected])
-    down, up = leaf(-1e6), leaf(-1.0)
-    loose = spac(eta=10.0, clip=None)(logp_policy_sample=down, logp_baseline_sample=up, **fields)
-    assert slopes(loose, down) == pytest.approx([0.1])
+    loss = spac(lam=0.1, baseline=True, **options)(logp_policy_sample=down, logp_baseline_sample=up, **fields)
+    return slopes(loss, down, up)
 
 
-def test_spac_samples_of_one_source_cancel_on_average_at_the_iterate():
-    generator = torch.Generator().manual_seed(7)
-    ref = torch.randn(4, generator=generator, dtype=F64).log_softmax(0)
+def test_spac_pushes_the_policys_samples_down_and_the_baselines_up_as_far_as_its_bound_lets_it():
+    assert sample_slopes(-1.0, -1.0) == pytest.approx([0.05, -0.05])
+    far = 0.1 / (1 + math.exp(19))  # 19 nats from the iterate
+    assert sample_slopes(-20.0, 18.0) == pytest.approx([far, -far])
+    assert sample_slopes(-20.0, -20.0, bound="clip") == [0.0, 0.0]
+    assert sample_slopes(-5.0, -5.0, bound="clip") == pytest.approx([0.1, -0.1])
+    assert sample_slopes(-1e6, -1e6, bound="none") == pytest.approx([0.1, -0.1])
+
+
+def test_spacs_pessimism_is_bounded_below_unless_it_is_linear():
+    fields = at_reference(ref_logp_policy_sample=[-1.0])
+    preference = dpo(beta=0.1)(**{name: value for name, value in fields.items() if "sample" not in name}).item()
+
+    def pessimism(**options):
+        value = spac(lam=0.1, **options)(logp_policy_sample=torch.tensor([-1e6], dtype=F64), **fields).item()
+        return value - preference
+
+    assert pessimism() == pytest.approx(0.0, abs=1e-12)
+    assert pessimism(bound="clip") == pytest.approx(-1.0)
+    assert pessimism(bound="none") == pytest.approx(-1e5, rel=1e-4)
+
+
+def test_spac_needs_a_baselines_samples_only_where_it_is_asked_for_them():
+    assert as_objective(spac()).roles == ("policy_sample",)
+    assert as_objective(spac(baseline=True)).roles == ("policy_sample", "baseline_sample")
+    with pytest.raises(ConfigError, match=r"bound='clips'.*'clip'"):
+        spac(bound="clips")
+
+
+@pytest.mark.parametrize("bound", ["log-sigmoid", "clip", "none"])
+@pytest.mark.parametrize(("term", "role"), [(1, "policy_sample"), (2, "baseline_sample")])
+def test_spacs_pessimism_has_no_gradient_at_the_iterate_on_average_over_the_iterates_samples(bound, term, role):
+    ref = torch.randn(4, generator=torch.Generator().manual_seed(7), dtype=F64).log_softmax(0)
     logits = ref.clone().requires_grad_()
-    policy, baseline = (as_objective(term) for term in as_objective(spac()).terms[1:])
-    found = torch.zeros(4, dtype=F64)
-    for objective, role in ((policy, "policy_sample"), (baseline, "baseline_sample")):
-        items = {"logp": logits.log_softmax(0), "ref_logp": ref, "weight": ref.exp()}
-        items["role"] = torch.full((4,), ROLES.index(role))
-        found += torch.autograd.grad(objective.loss(Batch(items)).total, logits)[0]
-    assert torch.allclose(found, torch.zeros(4, dtype=F64), atol=1e-12)
+    items = {"logp": logits.log_softmax(0), "ref_logp": ref, "weight": ref.exp()}
+    items["role"] = torch.full((4,), ROLES.index(role))
+    pessimism = as_objective(as_objective(spac(bound=bound, baseline=True)).terms[term])
+    assert torch.autograd.grad(pessimism.loss(Batch(items)).total, logits)[0].abs().max() < 1e-12
 
 
 def spac_world(objective, features, steps=200):
@@ -204,16 +228,30 @@ def spac_world(objective, features, steps=200):
     return (ref + features @ parameters.detach()).softmax(0)
 
 
-def test_dpo_raises_an_unseen_answer_that_looks_like_the_winner_and_spac_lowers_it():
-    likeness = torch.tensor([[1.0], [0.0], [2.0]], dtype=F64)  # more of what the winner has than the winner
-    assert spac_world(dpo(beta=0.5), likeness)[2] > 0.9
-    assert spac_world(spac(eta=2.0), likeness)[2] < 0.5
+LIKENESS = torch.tensor([[1.0], [0.0], [2.0]], dtype=F64)  # the unseen answer has more of what the winner has
+
+
+def test_dpo_raises_an_unseen_answer_that_looks_like_the_winner_and_spac_does_not_hold_it_down():
+    # claimed: held down. The preferences move the policy first, and the pessimism adds to that
+    plain, pessimistic = spac_world(dpo(beta=0.5), LIKENESS)[2], spac_world(spac(eta=2.0, lam=0.5), LIKENESS)[2]
+    assert plain.item() == pytest.approx(0.999, abs=5e-4)
+    assert pessimistic.item() == pytest.approx(0.999, abs=5e-4)
+    assert pessimistic > plain
+
+
+def test_with_the_datas_answers_as_a_baseline_spac_holds_an_unseen_one_down_and_the_winner_that_it_looks_like_too():
+    clip, smooth = (
+        spac_world(spac(eta=2.0, lam=0.5, bound=bound, baseline=True), LIKENESS) for bound in ("clip", "log-sigmoid")
+    )
+    assert clip.tolist() == pytest.approx([0.099, 0.879, 0.022], abs=5e-4)
+    assert smooth.tolist() == pytest.approx([0.232, 0.184, 0.584], abs=5e-4)
+    assert spac_world(dpo(beta=0.5), LIKENESS)[2].item() == pytest.approx(0.999, abs=5e-4)
 
 
 def test_dpo_in_a_table_lowers_the_unseen_answer_by_itself_and_spac_lowers_it_further():
     # without shared features nothing raises it: its logit stands still while the winner's rises
     table = torch.eye(3, dtype=F64)
-    plain, pessimistic = spac_world(dpo(beta=0.5), table), spac_world(spac(eta=2.0), table)
+    plain, pessimistic = spac_world(dpo(beta=0.5), table), spac_world(spac(eta=2.0, lam=0.5), table)
     assert 0.01 < plain[2] < 0.5
     assert pessimistic[2] < plain[2] / 2
     assert pessimistic[0] > pessimistic[1]

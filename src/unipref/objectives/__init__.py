@@ -12,9 +12,9 @@ from unipref.objectives.bounds import frozen, harmonic_mixture, kinked
 from unipref.objectives.compose import base_objective, reference_kl
 from unipref.objectives.coupled import across_prompts, contrast_matrix, dynamic, log_mean_exp, outlier_filter, robust
 from unipref.objectives.discrepancies import (
-    brier,
     class_entropy,
     expectile,
+    held,
     hinge,
     linear,
     linex,
@@ -59,6 +59,7 @@ from unipref.objectives.scores import (
     beside,
     clipped,
     column,
+    detached,
     group_mean,
     head,
     log1mexp,
@@ -93,7 +94,6 @@ from unipref.objectives.targets import (
     reach,
     smoothed,
     undoubted,
-    win_probability,
     win_rate,
 )
 from unipref.objectives.terms import HEADS, Loss, Objective, Term, as_objective, groupwise, nll, pairwise, pointwise
@@ -139,7 +139,6 @@ __all__ = [
     "beside",
     "best_likelihood",
     "boltzmann",
-    "brier",
     "by_segment",
     "capped_inverse",
     "centre",
@@ -154,6 +153,7 @@ __all__ = [
     "denoised",
     "denoised_segments",
     "density_ratio",
+    "detached",
     "difference",
     "dynamic",
     "each",
@@ -168,6 +168,7 @@ __all__ = [
     "groupwise",
     "harmonic_mixture",
     "head",
+    "held",
     "hinge",
     "importance",
     "kinked",
@@ -239,7 +240,6 @@ __all__ = [
     "token_sum",
     "undoubted",
     "value_head",
-    "win_probability",
     "win_rate",
     "worst_segments",
 ]

@@ -15,9 +15,9 @@ from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part
 
 __all__ = [
-    "brier",
     "class_entropy",
     "expectile",
+    "held",
     "hinge",
     "linear",
     "linex",
@@ -95,6 +95,21 @@ class square(Link):
 
 
 @dataclass(frozen=True, repr=False)
+class held(Link):
+    """A link of the contrast held within `limit` of 0; beyond it there is no gradient. At the limit there still is."""
+
+    of: Link
+    limit: float
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise ConfigError(f"a contrast is held within -limit ... limit, and limit must be above 0: {self.limit}")
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.of(z.clamp(-self.limit, self.limit))
+
+
+@dataclass(frozen=True, repr=False)
 class saturating(Link):
     """1 - sigmoid(z): flat at both ends, so extreme rows have no pull."""
 
@@ -156,16 +171,6 @@ class class_entropy(Part):
     def between(self, z: Tensor, target: Tensor, extra: float, weight: tuple[Tensor | float, Tensor | float]) -> Tensor:
         """(N,) losses of (N, C) scores and (N,) classes. An offset moves all classes alike: `extra` does not enter."""
         return weight[0] * F.cross_entropy(z, target.long(), reduction="none")
-
-
-@dataclass(frozen=True, repr=False)
-class brier(Regression):
-    """(sigmoid(z) - p)^2: a probability that should reach another, which a target gives."""
-
-    def between(
-        self, z: Tensor, target: Tensor | float, extra: Tensor | float, weight: tuple[Tensor | float, Tensor | float]
-    ) -> Tensor:
-        return weight[0] * (torch.sigmoid(z + extra) - target) ** 2
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,6 +6,7 @@ equal target are tied: no loss of orders says anything of the two.
 Shapes: G groups, K places of the longest group.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -230,20 +231,28 @@ class pair_logistic(ListLoss):
 
 @dataclass(frozen=True, repr=False)
 class set_contrast(ListLoss):
-    """-log of the share that the accepted members have of softmax(z + alpha * bonus); it orders no two of them.
+    """-log [S+ / (S+ + gamma S-)], S the sums of e^(z + alpha * bonus) over accepted and other members.
+
+    It orders no two members of one set.
 
     Attributes:
         alpha: inverse unit of the targets b.
         bonus: "absolute", |b - mean b|, which makes the worst members count most among the rejected ones, or "signed",
             b - mean b, which makes them count least.
         accepted: the members "above-mean", or the "best" one (all of them where several are best).
+        gamma: how much the others count, above 0; where both sets have one member a margin of log gamma.
     """
 
     alpha: float
     bonus: str = "absolute"
     accepted: str = "above-mean"
+    gamma: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.gamma > 0:
+            raise ConfigError(
+                f"set_contrast(gamma={self.gamma}): the members that are not accepted must count, above 0"
+            )
         _known("set_contrast", "bonus", self.bonus, BONUSES)
         _known("set_contrast", "accepted", self.accepted, ACCEPTED)
 
@@ -254,7 +263,8 @@ class set_contrast(ListLoss):
         if self.accepted == "above-mean":
             accepted = accepted | (gap > 0)
         logits = scores + self.alpha * (gap.abs() if self.bonus == "absolute" else gap)
-        whole = logits.masked_fill(~mask, float("-inf")).logsumexp(1)
+        counted = torch.where(accepted, logits, logits + math.log(self.gamma))
+        whole = counted.masked_fill(~mask, float("-inf")).logsumexp(1)
         return whole - logits.masked_fill(~accepted, float("-inf")).logsumexp(1)
 
 

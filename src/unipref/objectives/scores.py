@@ -18,6 +18,7 @@ __all__ = [
     "beside",
     "clipped",
     "column",
+    "detached",
     "group_mean",
     "head",
     "log1mexp",
@@ -194,6 +195,17 @@ class clipped(Part):
     def __call__(self, batch: Batch) -> Tensor:
         """(I,)"""
         return self.of(batch).clamp(-self.limit, self.limit)
+
+
+@dataclass(frozen=True, repr=False)
+class detached(Part):
+    """A score as a number: it counts, and has no gradient."""
+
+    of: Part
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(I,)"""
+        return self.of(batch).detach()
 
 
 @dataclass(frozen=True, repr=False)

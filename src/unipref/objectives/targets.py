@@ -21,7 +21,6 @@ __all__ = [
     "reach",
     "smoothed",
     "undoubted",
-    "win_probability",
     "win_rate",
 ]
 
@@ -171,14 +170,3 @@ class win_rate(Part):
         beaten = ((here > there).to(values.dtype) + (here == there).to(values.dtype) / 2) * mask[:, None, :]
         # a response ties with itself, which is no comparison
         return (beaten.sum(2) - 0.5) / (mask.sum(1, keepdim=True) - 1).clamp(min=1), mask
-
-
-@dataclass(frozen=True, repr=False)
-class win_probability(Part):
-    """sigmoid(contrast(of)): how probable another policy holds the preference, without gradient."""
-
-    of: Part
-
-    def __call__(self, batch: Batch, unit: pair | point) -> Tensor:
-        """(N,)"""
-        return torch.sigmoid(unit.contrast(self.of(batch).detach(), batch))

@@ -9,6 +9,7 @@ from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
 from unipref.objectives.parts import Part, wide
 from unipref.objectives.randomness import uniform
+from unipref.objectives.units import pair
 
 __all__ = [
     "capped_inverse",
@@ -184,13 +185,14 @@ def per_item(values: Tensor, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class random_subset(Part):
-    """1 + extra on a random subset of each response's tokens, new at every step; 1 on the others.
+    """1 on a random subset of each response's tokens, new at every step; 0 on the others.
 
-    The subset has exactly floor(share * tokens) tokens, the same in whatever batch the response comes.
+    The shorter side of a pair sets the size on both: floor(share * its tokens), at least 1 where there is one to draw.
+    A response in several comparisons has one subset in all of them, whose size the shortest response among them sets.
+    Which tokens are drawn does not depend on the batch.
     """
 
     share: float
-    extra: float
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -205,6 +207,11 @@ class random_subset(Part):
         """(T,)"""
         item, n_items = batch.token("item"), len(batch.item("logp"))
         length = torch.bincount(item, minlength=n_items)
+        sides = pair().sides(batch)
+        shorter = torch.minimum(length[sides[0]], length[sides[1]])
+        least = length
+        for side in sides:
+            least = least.scatter_reduce(0, side, shorter, "amin")
         start = length.cumsum(0) - length
         at = torch.arange(len(item), device=item.device) - start[item]
         draw = uniform(self.seed, batch.clock.step, batch.item("uid")[item], at)
@@ -212,5 +219,5 @@ class random_subset(Part):
         order = order[torch.argsort(item[order], stable=True)]  # item after item, each in the order of its draws
         rank = torch.empty_like(at)
         rank[order] = at
-        taken = rank < torch.floor(self.share * length.double() + 1e-9)[item]  # 0.7 * 10 is 7, whatever floats say
-        return 1 + self.extra * wide(taken)
+        size = torch.floor(self.share * least.double() + 1e-9).clamp(min=1)  # 0.29 * 100 is 29, whatever floats say
+        return wide(rank < size[item])

@@ -53,7 +53,7 @@ def _add_step_weights(examples: Sequence[Example], policy: Policy, max_tokens: i
 
 
 def _best(example: Example) -> int:
-    """The record's best response: the first in rank, or the one with the highest reward, or the winner, or the first."""
+    """The record's best response: first in rank, or with the highest reward, or the winner, or the first one."""
     items = example.record.items
     ranks = [np.inf if item.rank is None else item.rank for item in items]
     if np.isfinite(ranks).any():

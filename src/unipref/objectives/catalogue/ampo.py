@@ -11,7 +11,7 @@ from unipref.objectives.terms import Term
     "ampo",
     source="arXiv:2502.18293",
     status="reconstructed",
-    formula="-log [e^u_best / sum_i e^u_i], u = beta * logp / |y| + alpha * (r - mean r)",
+    formula="-log [e^u_best / (e^u_best + gamma * sum of the others' e^u)], u = beta * logp / |y| + alpha (r - mean r)",
     needs=("group", "len", "reward"),
     citation=Citation(
         "AMPO: Active Multi-Preference Optimization for Self-play Preference Selection",
@@ -32,18 +32,21 @@ from unipref.objectives.terms import Term
         )
     ],
 )
-def ampo(*, beta: float = 5.0, alpha: float = 1.0) -> Term:
+def ampo(*, beta: float = 5.0, alpha: float = 1.0, gamma: float = 1.0) -> Term:
     """The best-rewarded response against all that were kept, without a reference, lengths normalised.
 
     Which responses are kept is chosen before, as data; without a choice every response is. A constant in the rewards
     changes nothing. Responses of equal best reward are all accepted; a record whose rewards are all equal, or with one
     missing, does not count.
 
-    Reconstructed: the loss is as a summary of the paper transcribes it. A gamma of 1 to 3 that the experiments tune has
-    no place in that loss, and none here.
+    Reconstructed: the loss is as a summary of the paper transcribes it, which has no gamma. The experiments tune one
+    from 1 to 3; that it is the factor on the rejected set of REFA (arXiv:2412.16378v4 Eq. 6), by the same group, is an
+    inference.
 
     Args:
         beta: of mean log-probabilities; 5 to 10 were explored.
         alpha: inverse unit of the rewards; 1 is not from the source.
+        gamma: how much the other responses count beside the best; of two responses it asks a lead of log gamma. 1
+            leaves it out.
     """
-    return set_contrastive("ampo", mean_logp(beta), set_contrast(alpha, "signed", "best"))
+    return set_contrastive("ampo", mean_logp(beta), set_contrast(alpha, "signed", "best", gamma))

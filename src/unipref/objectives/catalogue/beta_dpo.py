@@ -11,7 +11,7 @@ from unipref.objectives.terms import Term, pairwise
 @method(
     "beta_dpo",
     source="arXiv:2407.08639, as in github.com/junkangwu/beta-DPO",
-    formula="mean over kept pairs of -log sigmoid(b * dh), b = max(0.001, beta (1 + a (mean dh - running mean)))",
+    formula="mean over kept pairs of -log sigmoid(b * dh), b = max(0.001, beta (1 + a (their mean dh - running mean)))",
     needs=("chosen", "rejected", "ref_logp"),
     coupling="full",
     citation=Citation(
@@ -61,7 +61,7 @@ def beta_dpo(
     seed: int = 0,
     compat: bool = False,
 ) -> Term:
-    """DPO whose beta grows with the step's mean gap and which leaves out a random share of outlying pairs.
+    """DPO whose beta grows with the mean gap of the kept pairs and which leaves out a random share of outlying pairs.
 
     The gap is dh itself, without beta, as in the released code; it takes no gradient. A larger gap than usual means a
     larger beta, so a more cautious step. Of n pairs floor(n (1 - rho)) are kept, at least one, rather those near the

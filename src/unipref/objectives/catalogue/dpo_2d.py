@@ -28,8 +28,7 @@ SEGMENT_FIELDS = {  # log-ratios (1, -.5, .3) and (.4, -.2) of segments with num
 
 @method(
     "dpo_2d",
-    source="arXiv:2410.19720; the loss as in github.com/nachiketapatil/Robust-2D-DPO",
-    status="reconstructed",
+    source="arXiv:2410.19720 Eq. 6",
     formula="-sum_i log sigmoid(r_c,i beta h_c,i - r_r,i beta h_r,i), best chosen with worst rejected segments",
     needs=("chosen", "rejected", "ref_logp", "segment", "segment_score"),
     citation=Citation(
@@ -68,9 +67,9 @@ def dpo_2d(*, beta: float = 0.1) -> Term:
     that say how much a segment matters, or invert those of rejected responses. Tokens outside every segment, and
     segments without a number, do not count.
 
-    Reconstructed: the paper's text could not be read. The structure, as many of the best and the worst as both sides
-    have, one link for each, and the sum, is that of the code of its robust successor; the weights of aspects are the
-    data's.
+    As many of the best chosen and the worst rejected segments are matched as both sides have, rank by rank, and each
+    match has a link of its own, as in Eq. 6 and in the code of its robust successor (github.com/nachiketapatil/
+    Robust-2D-DPO).
 
     Args:
         beta: 0.1 in that code.

@@ -9,7 +9,6 @@ from unipref.objectives.terms import Term
 @method(
     "dr_dpo",
     source="arXiv:2407.07880, as in github.com/junkangwu/Dr_DPO",
-    status="reconstructed",
     formula="-beta_prime * log mean e^(log sigmoid(beta * dh) / beta_prime)",
     needs=("chosen", "rejected", "ref_logp"),
     coupling="full",
@@ -48,11 +47,10 @@ from unipref.objectives.terms import Term
 def dr_dpo(*, beta: float = 0.1, beta_prime: float = 1.0) -> Term:
     """DPO in which pairs of high loss, more likely mislabelled, count less: a soft minimum over a step's pairs.
 
-    Its gradient is DPO's with weights proportional to sigmoid(beta * dh)^(1 / beta_prime).
-
-    Reconstructed: the formula is from memory, not read in the paper or its code.
+    Its gradient is DPO's with weights proportional to sigmoid(beta * dh)^(1 / beta_prime). The mean is that of the
+    whole step; the authors' code takes it over the pairs of one device's micro-batch.
 
     Args:
-        beta_prime: large values are DPO; small ones follow the pairs that fit best.
+        beta_prime: large values are DPO; small ones follow the pairs that fit best. 1 in the authors' code.
     """
     return robust(dpo(beta=beta), beta_prime)

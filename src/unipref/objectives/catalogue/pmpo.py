@@ -10,8 +10,7 @@ from unipref.objectives.terms import Objective, pointwise
 
 @method(
     "pmpo",
-    source="arXiv:2410.04166, from two re-implementations",
-    status="reconstructed",
+    source="arXiv:2410.04166v3 Eq. 10 (section 3.3)",
     formula="-alpha mean_accepted(logp) + (1 - alpha) mean_rejected(logp) + beta * KL(ref(.|x) || policy(.|x))",
     needs=("kl", "label"),
     citation=Citation(
@@ -54,19 +53,18 @@ def pmpo(*, alpha: float = 0.5, beta: float = 0.5, kl: str = "responses", direct
     Either set may be empty; each is averaged by itself. In a world of one prompt, with accepted share p+ and rejected
     share p- of the responses, the optimum is (alpha p+ - (1 - alpha) p- + beta ref) over its sum, wherever that is
     nowhere negative. Elsewhere the loss has no minimum: if the reference puts mass Z on what is rejected, it needs
-    beta >= (1 - alpha) / Z. The defaults with half of the responses rejected are below that, and only the number of
-    steps hides it. Log-probabilities are sums.
-
-    Reconstructed: the form and alpha = beta = 0.5 come from re-implementations. These differ in the direction of the
-    divergence; forward, from the reference, is what the derivation gives.
+    beta >= (1 - alpha) / Z. Data of rejected responses only are Z = 1, where beta > 1 - alpha is enough. The defaults
+    with half of the responses rejected are below that, and only the number of steps hides it. Log-probabilities are
+    sums.
 
     Args:
-        alpha: weight of the accepted responses, in [0, 1].
-        beta: coefficient of the divergence.
+        alpha: weight of the accepted responses, in [0, 1]; 0.5 in two re-implementations.
+        beta: coefficient of the divergence; 0.5 in these.
         kl: where it is taken: "responses", exactly along the data's responses (right where the reference wrote them, as
             in the paper's loop); "base", exactly along the reference's own answers; "samples", from the likelihood of
             these, up to a constant.
-        direction: "forward", KL(reference || policy), or "reverse", KL(policy || reference).
+        direction: "forward", KL(reference || policy), the paper's, or "reverse", KL(policy || reference), as a
+            re-implementation has it.
     """
     if not 0 <= alpha <= 1:
         raise ConfigError(f"alpha is the weight of accepted responses, in [0, 1]: {alpha}")

@@ -49,11 +49,13 @@ def swepo(*, beta: float = 0.1, alpha: float = 1.0, bonus: str = "absolute") -> 
     count.
 
     Reconstructed: the weights of accepted responses and the split were read; those of rejected ones and the place of
-    beta follow from the abstract's words and are inferred.
+    beta are inferred. Of the rejected ones sources disagree: a review of version 4 has the absolute deviation, in line
+    with the abstract, where responses far from the mean weigh more; REFA (arXiv:2412.16378v4 Eq. 5), by the same group,
+    has e^(alpha (r - mean r)) on both sets. The first is the default, since it speaks of this paper.
 
     Args:
         beta: as in DPO; 0.1 is not from the source.
         alpha: inverse unit of the rewards; 1 is not from the source.
-        bonus: "absolute" weighs the worst responses most among the rejected, as here; "signed" least, as `ampo`.
+        bonus: "absolute" weighs the worst responses most among the rejected; "signed" least, as `ampo`.
     """
     return set_contrastive("swepo", log_ratio(beta), set_contrast(alpha, bonus))

@@ -189,7 +189,7 @@ SYMBOLIC: Mapping[str, Form] = MappingProxyType(
         ),
         "simpo": Form(DPO, eta=1.0, says="The reference is set by hand: log r_w = 0, log r_l = -gamma / beta."),
         "slic": Form(CPO, "margin", says="beta is its delta; likelihood stands outside the formula."),
-        "spac": Form(DPO, says="beta is 1 / eta, times lam; the critic's terms stand outside the formula."),
+        "spac": Form(DPO, says="beta is 1 / eta; the critic's terms stand outside the formula."),
         "step_dpo": Form(DPO, says="A response is a step; its square loss, on part of the tokens, is not this form."),
         "svpo": Form(DPO, says="The terms of the step values stand outside the formula."),
         "tpo_l": Form(

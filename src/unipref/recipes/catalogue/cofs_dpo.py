@@ -37,11 +37,11 @@ def cofs_dpo(
     that the domains ended with and searches the weights of their mean, at least 0 and adding up to 1, for the least DPO
     loss on a few rows of every domain; what was tried is in its `metrics.jsonl`. One domain is its round alone. A
     round's reference is where it starts; name the first model in `references` to keep that one. The chase needs a
-    partner: `references: [model, {model: PATH, name: partner}]`; it stands still here, while the paper's slow module
-    is trained beside the fast one. `base: dpo` does without.
+    partner: `references: [model, {model: PATH, name: partner}]`; it stands still here, while the paper trains a leader
+    and a chaser side by side and gives these parts anew after every interval. `base: dpo` does without.
 
-    Reconstructed: that the fast modules of several domains are combined linearly is the paper's; how their weights
-    are found, and all numbers, are our reading. Whole models are merged here; for low-rank modules merged into one base
+    Reconstructed: that the modules of several domains are combined linearly is the paper's; how their weights are
+    found, and all numbers, are our reading. Whole models are merged here; for low-rank modules merged into one base
     that is the same.
 
     Args:

@@ -11,7 +11,7 @@ from unipref.recipes.composition import Loop
     "mcts_dpo",
     kind="loop",
     source="arXiv:2405.00451, as in github.com/YuxiXie/MCTS-DPO",
-    formula="-(1 - eps) log sigmoid(beta * dh) - eps log sigmoid(-beta * dh), eps = min(1/2, N_r / (max(1, N_c) + N_r))",
+    formula="-(1 - eps) log sigmoid(beta dh) - eps log sigmoid(-beta dh), eps = min(1/2, N_r / (max(1, N_c) + N_r))",
     needs=("tree", "q", "ref_logp"),
     citation=get_method("tree_siblings").citation,
 )
