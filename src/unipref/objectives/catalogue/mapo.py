@@ -1,7 +1,7 @@
 """Mask preference optimization: token weights from the reference's activations."""
 
 from unipref.core.cards import method
-from unipref.objectives.catalogue.sparse_po import SPARSE_PO, masked
+from unipref.objectives.catalogue.sparse_po import EXCEPTIONS, ONE_TOKEN, SPARSE_PO, masked
 from unipref.objectives.terms import Term
 from unipref.objectives.tokens import token_column
 
@@ -12,22 +12,12 @@ from unipref.objectives.tokens import token_column
     formula="-log sigmoid(beta (du + dd)), u = sum_t m_t (logp_t - ref_logp_t), d = sum_t m_t KL_t",
     needs=("chosen", "rejected", "ref_logp", "kl", "mask"),
     citation=SPARSE_PO,
-    exceptions={
-        "L2": "a shift reaches the tokens, which weigh differently",
-        "G4": "a shift reaches the tokens, which weigh differently",
-    },
+    exceptions=EXCEPTIONS,
     # log-ratios ln(.6/.5) and ln(.5/.25), KL 0.0923315 and 0.2392782, masks 1 and 0: z = .8 (0.1823216 + 0.0923315)
     golden=[
         (
             {"beta": 0.8},
-            {
-                "len_chosen": 1,
-                "len_rejected": 1,
-                "token_logp": [-0.5108256238, -0.6931471806],
-                "token_ref_logp": [-0.6931471806, -1.386294361],
-                "token_kl": [0.0923315, 0.2392782],
-                "token_mask": [1.0, 0.0],
-            },
+            {**ONE_TOKEN, "token_mask": [1.0, 0.0]},
             0.5893086,
         )
     ],

@@ -12,6 +12,14 @@ SPARSE_PO = Citation(
     2024,
     "2410.05102",
 )
+EXCEPTIONS = dict.fromkeys(("L2", "G4"), "a shift reaches the tokens, which weigh differently")
+ONE_TOKEN = {  # one token each, the first and the second of rho = (.5, .25, .25), pi = (.6, .3, .1) and (.2, .5, .3)
+    "len_chosen": 1,
+    "len_rejected": 1,
+    "token_logp": [-0.5108256238, -0.6931471806],
+    "token_ref_logp": [-0.6931471806, -1.386294361],
+    "token_kl": [0.0923315, 0.2392782],
+}
 _MASKS = ("common", "independent")
 
 
@@ -27,23 +35,13 @@ def masked(name: str, beta: float, reward: token_column, kl: token_column) -> Te
     formula="-log sigmoid(beta (du + dd)) + lam_u |m_u| + lam_d |m_d|, u = sum m_u (logp - ref_logp), d = sum m_d KL",
     needs=("chosen", "rejected", "ref_logp", "kl", "reward_mask"),
     citation=SPARSE_PO,
-    exceptions={
-        "L2": "a shift reaches the tokens, which weigh differently",
-        "G4": "a shift reaches the tokens, which weigh differently",
-    },
+    exceptions=EXCEPTIONS,
     # one token each, rho = (.5, .25, .25), pi = (.6, .3, .1) and (.2, .5, .3), beta .8, masks 1:
     # dl = ln(.6/.5) - ln(.5/.25) = -0.5108256, KL = 0.0923315 and 0.2392782, so z = .8 (-0.5108256 - 0.1469467)
     golden=[
         (
             {"beta": 0.8},
-            {
-                "len_chosen": 1,
-                "len_rejected": 1,
-                "token_logp": [-0.5108256238, -0.6931471806],
-                "token_ref_logp": [-0.6931471806, -1.386294361],
-                "token_kl": [0.0923315, 0.2392782],
-                "token_reward_mask": [1.0, 1.0],
-            },
+            {**ONE_TOKEN, "token_reward_mask": [1.0, 1.0]},
             0.9904771,
         )
     ],
