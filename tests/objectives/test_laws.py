@@ -23,12 +23,15 @@ from worlds import (
 )
 
 from unipref.core.batch import Batch, Clock
+from unipref.core.errors import ConfigError
 from unipref.objectives import (
     advantage,
     ampo,
     as_objective,
+    bmc,
     column,
     dpo,
+    dpo_2d,
     exp_advantage,
     hinge,
     infonca,
@@ -38,6 +41,7 @@ from unipref.objectives import (
     logistic,
     logp,
     margin,
+    mrpo,
     nll,
     pairwise,
     pl_dpo,
@@ -129,6 +133,12 @@ def test_L6_several_references_are_one_geometric_mixture():
     assert upo(base="kto").with_references({"ref_logp.other": 1.0}).statistics[0].score == log_ratio(
         references={"ref_logp.other": 1.0}
     )
+
+
+@pytest.mark.parametrize("objective", [bmc(), dpo_2d(), mrpo()], ids=["tokens", "segments", "mixture"])
+def test_references_are_refused_where_a_part_reads_one_otherwise_than_in_a_log_ratio(objective):
+    with pytest.raises(ConfigError, match="by itself, not in a log-ratio"):
+        as_objective(objective).with_references({"ref_logp.other": 1.0})
 
 
 def test_L7_moving_the_value_by_k_is_a_coefficient_of_e_to_minus_lambda_k():

@@ -14,6 +14,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+import unipref.recipes.stage as stage_module
 from unipref.core.batch import Batch, Clock
 from unipref.core.cards import list_methods
 from unipref.core.columns import how_to_make
@@ -455,6 +456,13 @@ def test_masks_read_a_reference_of_another_shape_than_the_policy(models, tmp_pat
     assert losses(tmp_path / "run")[0] == pytest.approx(worked_out(recipe, records)[0], rel=1e-4)
     mask = load_file(tmp_path / "run" / "checkpoints" / "checkpoint-2" / "heads.safetensors")
     assert mask["heads.reward_mask.weight"].shape == (3, 24)
+
+
+def test_a_reference_that_runs_beside_the_policy_is_not_scored_beforehand_too(models, tmp_path, monkeypatch):
+    scored = []
+    monkeypatch.setattr(stage_module, "cache_references", lambda examples, policy, *, name, **_: scored.append(name))
+    trained(recipe_of("sparse_po", write(tmp_path / "rows.jsonl", pairs()), models), tmp_path / "run")
+    assert scored == []
 
 
 def test_degrees_that_are_missing_do_not_count_among_the_classes(models, tmp_path):

@@ -405,7 +405,18 @@ class Objective(Part):
         return found
 
     def with_references(self, references: Mapping[str, float]) -> "Objective":
-        """The same objective with `references` (column -> weight) in place of the reference of every log-ratio."""
+        """The same objective with `references` (column -> weight) in place of the reference of every log-ratio.
+
+        Raises:
+            ConfigError: a part reads a reference otherwise, token by token or in a mixture of its own.
+        """
+        others = [part for part in self.walk() if not isinstance(part, sequence)]
+        fixed = {n for part in others for n in (*part.reads, *part.token_reads) if n.startswith("ref_logp")}
+        if fixed:
+            raise ConfigError(
+                f"a part of {self.terms[0].name} reads {', '.join(sorted(fixed))} by itself, not in a log-ratio; give "
+                "the batch what it should read under that name"
+            )
 
         def change(part: Part) -> Part:
             if isinstance(part, sequence) and part.references:

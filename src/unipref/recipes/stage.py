@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,9 +72,10 @@ class Interrupted(UniprefError):
 def prepare(stage: Stage, records: Sequence[Record]) -> tuple[list[Record], dict[str, DataReport]]:
     """`records` as the stage trains on them: after its operators, in the form that its objective compares."""
     found, reports = list(records), {}
-    for i, operator in enumerate(stage.composition.operators):
+    composition = stage.composition
+    for i, operator in enumerate(composition.operators):
         found, reports[f"{i + 1}. {operator!r}"] = operator(found)
-    objective = as_objective(stage.composition.objective)
+    objective = as_objective(composition.objective)
     if _imitates(objective):
         found, reports["chosen_only"] = chosen_only(found)
     elif objective.unit_needs == "pair" and found:
@@ -308,7 +309,7 @@ def run_stage(
         ends_with_checkpoint=hand_over is None,
     )
     policy.to(args.device)
-    _cache(recipe, objective, policy, [*examples, *held], start, store, precision, options)
+    _cache(recipe, objective, policy, [*examples, *held], start, store, precision, options, live=references)
     with autocast(args.device, precision):
         add_columns([*examples, *held], objective, policy, max_tokens=2 * options.max_tokens_per_forward)
 
@@ -348,25 +349,9 @@ def run_stage(
         if composition.momentum:
             earlier = Path(history[-1]) / TRAINED if len(history) > 1 else start
             _move_on(recipe, trainer.policy, folder, composition.momentum, earlier)
-        if hand_over is None:
-            write_model(recipe, trainer.policy, tokenizer, model_folder)
-        else:
-            hand_over(trainer.policy, tokenizer)
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        write_json(
-            folder / DONE,
-            {
-                "method": stage.method,
-                "steps": trainer.state.global_step,
-                "best_step": trainer.state.best_global_step,
-                "seconds": seconds,
-                "tokens": tokens,
-                "path": policy.path,
-                "path_reason": policy.path_reason,
-                "precision": precision,
-                "data": {name: report.to_dict() for name, report in reports.items()},
-            },
-        )
+        told = {"steps": trainer.state.global_step, "best_step": trainer.state.best_global_step}
+        told |= {"seconds": seconds, "tokens": tokens, "precision": precision}
+        _conclude(recipe, stage, trainer.policy, tokenizer, folder, hand_over, reports, **told)
     trainer.accelerator.wait_for_everyone()
     return model_folder
 
@@ -456,7 +441,8 @@ def write_model(recipe: Recipe, policy: Policy, tokenizer: Any, folder: Path) ->
 
 def _whole(recipe: Recipe, policy: Policy) -> torch.nn.Module:
     lora = recipe.model_options.lora
-    return policy.model.merge_and_unload() if lora is not None and lora.merge else policy.model
+    adapted = hasattr(policy.model, "merge_and_unload")
+    return policy.model.merge_and_unload() if adapted and lora is not None and lora.merge else policy.model
 
 
 def _move_on(recipe: Recipe, policy: Policy, folder: Path, momentum: float, before: Path | str) -> None:
@@ -501,27 +487,29 @@ def _merge(
         max_tokens=2 * options.max_tokens_per_forward,
     )
     write_text(folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in tried))
+    told = {"steps": 0, "best_step": None, "seconds": time.perf_counter() - began, "tokens": 0}
+    told |= {"precision": precision, "weights": list(weights)}
+    _conclude(recipe, stage, policy, tokenizer, folder, hand_over, reports, **told)
+
+
+def _conclude(
+    recipe: Recipe,
+    stage: Stage,
+    policy: Policy,
+    tokenizer: Any,
+    folder: Path,
+    hand_over: Callable[[Policy, Any], None] | None,
+    reports: Mapping[str, DataReport],
+    **told: Any,
+) -> None:
+    """Write the model, or hand it over with no checkpoint left, and then what the stage says of itself."""
     if hand_over is None:
-        with writing_folder(folder / "model") as temporary:
-            policy.model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
+        write_model(recipe, policy, tokenizer, folder / "model")
     else:
         hand_over(policy, tokenizer)
-    write_json(
-        folder / DONE,
-        {
-            "method": stage.method,
-            "steps": 0,
-            "best_step": None,
-            "seconds": time.perf_counter() - began,
-            "tokens": 0,
-            "path": policy.path,
-            "path_reason": policy.path_reason,
-            "precision": precision,
-            "weights": list(weights),
-            "data": {name: report.to_dict() for name, report in reports.items()},
-        },
-    )
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    facts = {"method": stage.method, **told, "path": policy.path, "path_reason": policy.path_reason}
+    write_json(folder / DONE, {**facts, "data": {name: report.to_dict() for name, report in reports.items()}})
 
 
 def _cache(
@@ -533,19 +521,23 @@ def _cache(
     store: ScoreStore | None,
     precision: str,
     options: TrainOptions,
+    live: Collection[str] = (),
 ) -> None:
-    """Give every example the log-probabilities under the recipe's references.
+    """Give every example the log-probabilities under the recipe's references, all but the `live` columns.
 
     One reference is its own column; several are mixed geometrically into one, which is what several weighted log-ratios
     add up to (law L6 of the algebra). A reference with a name stays apart, for the methods that read it.
     """
-    if not any(name.startswith("ref_logp") for name in objective.needs | objective.token_needs):
+    read = {name for name in objective.needs | objective.token_needs if name.startswith("ref_logp")}
+    if read <= set(live):  # nothing is read, or what runs beside the policy says it at every step
         return
     references = recipe.reference_weights()
     keep = {"store": store, "precision": precision, "max_tokens": 2 * options.max_tokens_per_forward}
     columns = [(f"ref_logp.{i}" if len(references) > 1 else "ref_logp", name) for i, (name, _) in enumerate(references)]
     columns += [(column, name) for column, name in recipe.named_references().items() if column in objective.needs]
     for column, name in columns:
+        if column in live:
+            continue
         if name == "model":
             cache_references(examples, policy, name=column, adapters_off=False, **keep)
             continue

@@ -331,9 +331,8 @@ class PreferenceTrainer(Trainer):
     def _renew(self, seen: Sequence[Batch]) -> dict[str, torch.Tensor]:
         """The objective's states after this step's values, and what the loss reads of them."""
         for state in self.objective.states:
-            sums = [state.sums(batch).cpu() for batch in seen]
-            size = torch.stack(sums).sum(0) if sums else None
-            total = self._sum_over_ranks(size if size is not None else torch.zeros(state.n_sums, dtype=torch.float64))
+            none = torch.zeros(state.n_sums, dtype=torch.float64)  # a rank may have no row of the step
+            total = self._sum_over_ranks(sum((state.sums(batch).cpu() for batch in seen), none))
             self._states[state.name] = state.renewed(self._states[state.name], total)
         return self._state_values()
 
