@@ -1,0 +1,20 @@
+"""What drives preferences: sparse models of named concepts over several domains."""
+
+from unipref.explain.regression import (
+    HierarchicalPairRegressor,
+    as_probabilities,
+    largest_penalties,
+    penalty_grid,
+)
+from unipref.explain.selection import Choice, choose_penalties, folds_of, sign_stability
+
+__all__ = [
+    "Choice",
+    "HierarchicalPairRegressor",
+    "as_probabilities",
+    "choose_penalties",
+    "folds_of",
+    "largest_penalties",
+    "penalty_grid",
+    "sign_stability",
+]

@@ -1,0 +1,140 @@
+"""Penalties chosen by cross-validation, and what of a fit is stable; what is drawn are prompts, never pairs."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unipref.core.errors import ConfigError, DataError
+from unipref.explain.regression import HierarchicalPairRegressor, as_probabilities, penalty_grid
+
+__all__ = ["Choice", "choose_penalties", "folds_of", "sign_stability"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What cross-validation found.
+
+    Attributes:
+        model: fitted to all rows with the chosen penalties.
+        table: per setting {"lambda_shared", "lambda_specific", "accuracy", "log_loss", "n_shared", "n_specific"}: means
+            over folds on rows that were left out, log-loss in nats, and how many weights were not 0.
+        chosen: index into the table.
+    """
+
+    model: HierarchicalPairRegressor
+    table: list[dict[str, Any]]
+    chosen: int
+
+
+def folds_of(groups: Sequence[Hashable], n_folds: int, *, seed: int = 0) -> np.ndarray:
+    """(N,) the fold of each row; rows of one group (a prompt) share a fold, and folds are of like size.
+
+    Raises:
+        DataError: there are fewer groups than folds.
+    """
+    names, place, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    if len(names) < n_folds:
+        raise DataError(f"{n_folds} folds need as many prompts, and there are {len(names)}; take fewer folds")
+    order = np.random.default_rng(seed).permutation(len(names))
+    sizes, fold = np.zeros(n_folds), np.empty(len(names), dtype=int)
+    for group in order[np.argsort(-counts[order], kind="stable")]:  # the largest first, to the emptiest fold
+        fold[group] = np.argmin(sizes)
+        sizes[fold[group]] += counts[group]
+    return fold[place]
+
+
+def choose_penalties(
+    X: np.ndarray,
+    y: Sequence[float],
+    domains: Sequence[Hashable] | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    grid: Sequence[tuple[float, float]] | None = None,
+    n_folds: int = 5,
+    by: str = "log_loss",
+    seed: int = 0,
+    **settings: Any,
+) -> Choice:
+    """The penalties of `grid` that predict left-out prompts best, and the model that they give on all rows.
+
+    Args:
+        X, y, domains: as `HierarchicalPairRegressor.fit` takes them.
+        groups: (N,) the prompt of each pair; None: every pair is a prompt of its own.
+        grid: (lambda_shared, lambda_specific); None: `penalty_grid` of the number of domains.
+        by: "log_loss" or "accuracy", the paper's; the larger penalties where two settings are equal.
+        settings: of `HierarchicalPairRegressor`.
+    """
+    if by not in ("log_loss", "accuracy"):
+        raise ConfigError(f"penalties are chosen by 'log_loss' or 'accuracy', not {by!r}")
+    X, p = np.asarray(X), as_probabilities(y)
+    names = np.zeros(len(p), dtype=int) if domains is None else np.asarray(domains)
+    fold = folds_of(np.arange(len(p)) if groups is None else groups, n_folds, seed=seed)
+    pairs = sorted(penalty_grid(len(np.unique(names))) if grid is None else grid, reverse=True)
+    found = np.zeros((len(pairs), n_folds, 2))
+    sizes = np.zeros(n_folds)
+    for k in range(n_folds):
+        inside, outside = fold != k, fold == k
+        sizes[k] = outside.sum()
+        model = None
+        for i, (shared, specific) in enumerate(pairs):  # from the sparsest on, each where the one before ended
+            candidate = HierarchicalPairRegressor(lambda_shared=shared, lambda_specific=specific, **settings)
+            model = candidate.fit(X[inside], p[inside], names[inside], start=_same_domains(model, names[inside]))
+            z = model.decision_function(X[outside], names[outside])
+            log_loss = np.mean(np.logaddexp(0.0, z) - p[outside] * z)
+            found[i, k] = model.score(X[outside], p[outside], names[outside]), log_loss
+    table = []
+    for i, (shared, specific) in enumerate(pairs):
+        accuracy, log_loss = np.average(found[i], axis=0, weights=sizes)
+        table.append({"lambda_shared": shared, "lambda_specific": specific, "accuracy": accuracy, "log_loss": log_loss})
+    chosen = int(np.argmin([row["log_loss"] if by == "log_loss" else -row["accuracy"] for row in table]))
+    models: list[HierarchicalPairRegressor] = []
+    for row in table:
+        model = HierarchicalPairRegressor(
+            lambda_shared=row["lambda_shared"], lambda_specific=row["lambda_specific"], **settings
+        )
+        models.append(model.fit(X, p, names, start=models[-1] if models else None))
+        row |= {"n_shared": int((model.shared_ != 0).sum()), "n_specific": int((model.specific_ != 0).sum())}
+    return Choice(models[chosen], table, chosen)
+
+
+def _same_domains(model: HierarchicalPairRegressor | None, names: np.ndarray) -> HierarchicalPairRegressor | None:
+    return model if model is not None and np.array_equal(model.domains_, np.unique(names)) else None
+
+
+def sign_stability(
+    model: HierarchicalPairRegressor,
+    X: np.ndarray,
+    y: Sequence[float],
+    domains: Sequence[Hashable] | None = None,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = 100,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C,) and (D, C): the share of refits to resampled prompts in which b_j, and b_j + s_dj, keeps its sign.
+
+    A weight that is 0 here has the stability 0. Prompts are drawn within each domain, so none is ever empty.
+
+    Args:
+        model: fitted to these rows; the refits have its parameters.
+    """
+    X, p = np.asarray(X), as_probabilities(y)
+    names = np.zeros(len(p), dtype=int) if domains is None else np.asarray(domains)
+    prompts = np.unique(np.arange(len(p)) if groups is None else np.asarray(groups), return_inverse=True)[1]
+    rng = np.random.default_rng(seed)
+    per_domain = [np.unique(prompts[names == domain]) for domain in model.domains_]
+    here = np.sign(model.shared_), np.sign(model.shared_ + model.specific_)
+    kept = np.zeros_like(here[0]), np.zeros_like(here[1])
+    for _ in range(resamples):
+        weight = np.zeros(len(p))
+        for domain, members in zip(model.domains_, per_domain, strict=True):
+            drawn = np.zeros(prompts.max() + 1)
+            np.add.at(drawn, rng.choice(members, len(members)), 1.0)
+            rows = names == domain
+            weight[rows] = drawn[prompts[rows]]
+        again = HierarchicalPairRegressor(**model.get_params()).fit(X, p, names, sample_weight=weight, start=model)
+        for count, sign, found in zip(kept, here, (again.shared_, again.shared_ + again.specific_), strict=True):
+            count += (np.sign(found) == sign) & (sign != 0)
+    return kept[0] / resamples, kept[1] / resamples
