@@ -82,9 +82,9 @@ _WORDS = {
 }
 _COUNTED = {name: re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE) for name, pattern in _WORDS.items()}
 _VERBS = (
-    "add ask avoid be bring buy call check choose click consider cook cut do don't drink eat find follow get give go keep "
-    "leave let look make mix move never open pick place put read remember remove run set start stay stop take talk tell "
-    "think try turn use visit wait wash watch wear write"
+    "add ask avoid be bring buy call check choose click consider cook cut do don't drink eat find follow get give go "
+    "keep leave let look make mix move never open pick place put read remember remove run set start stay stop take "
+    "talk tell think try turn use visit wait wash watch wear write"
 )
 _IMPERATIVE = re.compile(
     rf"^[ \t]*(?:[-*\u2022][ \t]*|\(?\d{{1,3}}[.)][ \t]+)?(?:{_VERBS.replace(' ', '|')})\b",
