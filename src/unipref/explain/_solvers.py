@@ -10,6 +10,7 @@ __all__ = ["fista", "newton"]
 
 _SLOPE = 1e-4  # of the decrease that the model promises, this share must come true (Armijo)
 _INNER = 2000
+_ROUNDING = 4e-14
 
 
 def newton(
@@ -42,8 +43,10 @@ def newton(
         columns = np.flatnonzero(on_b | on_s.any(axis=0))
         target_b, target_s = _minimise_model(problem, point, columns, on_b, on_s, tolerance=0.1 * worst)
         moved = _line_search(problem, point, target_b, target_s)
-        if moved is None:  # rounding hides any further decrease
+        if moved is None:
             return point, step
+        if point.objective - moved.objective <= _ROUNDING * abs(point.objective):
+            return moved, step + 1  # rounding hides any further decrease
         point = moved
     return point, max_iter
 

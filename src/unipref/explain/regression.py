@@ -247,12 +247,18 @@ def as_probabilities(y: Sequence[float]) -> np.ndarray:
     return p
 
 
-def largest_penalties(X: np.ndarray, y: Sequence[float], domains: Sequence[Hashable] | None = None, *,
-                      alpha: float | None = None) -> tuple[float, float]:  # fmt: skip
-    """The least (lambda_shared, lambda_specific) at which all weights are 0: where a path of penalties starts."""
-    problem, *_ = HierarchicalPairRegressor(alpha=alpha, specific=None)._problem(X, y, domains, None)
+def largest_penalties(
+    X: np.ndarray, y: Sequence[float], domains: Sequence[Hashable] | None = None, **settings: Any
+) -> tuple[float, float]:
+    """The least (lambda_shared, lambda_specific) at which all weights are 0: where a path of penalties starts.
+
+    Args:
+        settings: of `HierarchicalPairRegressor`: alpha, shared, specific.
+    """
+    problem, *_ = HierarchicalPairRegressor(**settings)._problem(X, y, domains, None)
     zero = problem.at(np.zeros(problem.may_b.shape), np.zeros(problem.may_s.shape))
-    return float(np.abs(zero.grad_b).max()), float(np.abs(zero.grad_s).max())
+    shared = np.abs(zero.grad_b)[problem.may_b].max(initial=0.0)
+    return float(shared), float(np.abs(zero.grad_s)[problem.may_s].max(initial=0.0))
 
 
 def penalty_grid(n_domains: int) -> list[tuple[float, float]]:

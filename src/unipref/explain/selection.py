@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core.errors import ConfigError, DataError
-from unipref.explain.regression import HierarchicalPairRegressor, as_probabilities, penalty_grid
+from unipref.explain.regression import HierarchicalPairRegressor, as_probabilities, largest_penalties
 
 __all__ = ["Choice", "choose_penalties", "folds_of", "sign_stability"]
 
@@ -62,7 +62,9 @@ def choose_penalties(
     Args:
         X, y, domains: as `HierarchicalPairRegressor.fit` takes them.
         groups: (N,) the prompt of each pair; None: every pair is a prompt of its own.
-        grid: (lambda_shared, lambda_specific); None: `penalty_grid` of the number of domains.
+        grid: (lambda_shared, lambda_specific), such as the paper's `penalty_grid`; None: nine, 1/2, 1/5 and 1/12
+            of the shared penalty at which all shared weights are 0, and from that to its D-th part for the deviations
+            (with one domain, six from 1/2 to 1/40).
         by: "log_loss" or "accuracy", the paper's; the larger penalties where two settings are equal.
         settings: of `HierarchicalPairRegressor`.
     """
@@ -71,7 +73,8 @@ def choose_penalties(
     X, p = np.asarray(X), as_probabilities(y)
     names = np.zeros(len(p), dtype=int) if domains is None else np.asarray(domains)
     fold = folds_of(np.arange(len(p)) if groups is None else groups, n_folds, seed=seed)
-    pairs = sorted(penalty_grid(len(np.unique(names))) if grid is None else grid, reverse=True)
+    masks = {name: settings.get(name) for name in ("alpha", "shared", "specific")}
+    pairs = sorted(_relative_grid(X, p, names, **masks) if grid is None else grid, reverse=True)
     found = np.zeros((len(pairs), n_folds, 2))
     sizes = np.zeros(n_folds)
     for k in range(n_folds):
@@ -97,6 +100,18 @@ def choose_penalties(
         models.append(model.fit(X, p, names, start=models[-1] if models else None))
         row |= {"n_shared": int((model.shared_ != 0).sum()), "n_specific": int((model.specific_ != 0).sum())}
     return Choice(models[chosen], table, chosen)
+
+
+def _relative_grid(X: np.ndarray, p: np.ndarray, names: np.ndarray, **masks: Any) -> list[tuple[float, float]]:
+    """Nine settings. A deviation never costs less than its part of a shared weight: otherwise what all domains have in
+    common would be written into each of them."""
+    largest, _ = largest_penalties(X, p, names, **masks)
+    n = len(np.unique(names))
+    if n == 1:
+        return [(largest * share, 1.0) for share in (0.5, 0.3, 0.18, 0.1, 0.05, 0.025)]
+    return [
+        (largest * share, largest * share * part) for share in (1 / 2, 1 / 5, 1 / 12) for part in (1, n**-0.5, 1 / n)
+    ]
 
 
 def _same_domains(model: HierarchicalPairRegressor | None, names: np.ndarray) -> HierarchicalPairRegressor | None:

@@ -1,0 +1,117 @@
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from worlds_of_text import records
+
+from unipref.core.errors import ConfigError, DataError
+from unipref.core.records import Comparison
+from unipref.explain.pairs import Pairs
+from unipref.explain.study import Settings, Study, study
+from unipref.features.concepts import Concept, PairValues
+
+QUICK = Settings(resamples=20, n_grams=8)
+
+
+@cache
+def known() -> Study:
+    return study(Pairs.of(records()), settings=QUICK)
+
+
+def test_the_shared_habit_is_shared_and_the_domains_own_are_its_own():
+    told = known().told
+    leading = max(told["shared"], key=lambda key: told["shared"][key]["weight"])
+    assert leading == "says:zap"
+    assert told["concepts"]["says:zap"]["domains"] == []
+    assert told["concepts"]["says:lex"]["domains"] == ["law"]
+    assert next(iter(told["domains"]["law"])) in ("says:zap", "says:lex")
+    assert told["domains"]["law"]["says:lex"]["weight"] > 0.3
+    assert "says:lex" not in told["domains"]["food"]
+    assert "says:nix" not in [key for key, entry in told["shared"].items() if abs(entry["weight"]) > 0.2]
+
+
+def test_a_weight_is_the_shared_one_plus_the_domains_own():
+    told = known().told
+    for domain in ("law", "food"):
+        for key, entry in told["domains"][domain].items():
+            shared = told["shared"].get(key, {"weight": 0.0})["weight"]
+            assert entry["weight"] == pytest.approx(shared + entry["specific"], abs=1e-12)
+            assert entry["lift"] == pytest.approx(50 * entry["weight"])
+
+
+def test_what_is_planted_drives_and_its_interval_holds_the_truth():
+    zap = known().told["shared"]["says:zap"]
+    assert zap["drives"]
+    assert zap["stability"] >= 0.9
+    assert zap["low"] < 2.2 < zap["high"]
+
+
+def test_accuracy_is_of_prompts_that_were_not_fitted_and_beats_what_is_simpler():
+    found, accuracy = known(), known().told["accuracy"]
+    training, held = set(found.pairs.group[~found.heldout]), set(found.pairs.group[found.heldout])
+    assert not training & held
+    value, low, high = accuracy["heldout"]
+    assert low < value < high
+    assert accuracy["differences"]["length_only"][1] > 0
+    assert accuracy["differences"]["majority"][1] > 0
+    assert known().told["trusted"]
+    # in another domain only the shared habit helps
+    assert 0.5 < accuracy["leave_one_domain_out"]["law"][0] < accuracy["by_domain"]["law"][0]
+
+
+def test_with_labels_drawn_by_lot_nothing_is_trusted_and_nothing_drives():
+    pairs = Pairs.of(records(200))
+    lot = np.random.default_rng(0).permutation(pairs.p)
+    told = study(replace(pairs, p=lot), settings=QUICK).told
+    assert not told["trusted"]
+    assert not any(entry["drives"] for entry in told["shared"].values())
+
+
+def test_swapping_responses_with_their_labels_changes_no_weight():
+    pairs = Pairs.of(records(150))
+    flip = np.random.default_rng(1).random(len(pairs)) < 0.5
+    quick = replace(QUICK, resamples=2)
+    there, back = (study(p, settings=quick).told for p in (pairs, pairs.swapped(flip)))
+    assert {k: v["weight"] for k, v in there["shared"].items()} == pytest.approx(
+        {k: v["weight"] for k, v in back["shared"].items()}, abs=1e-6
+    )
+
+
+def test_concepts_that_are_nearly_the_same_are_one_group_and_constant_ones_are_named():
+    pairs = Pairs.of(records(150))
+    rng = np.random.default_rng(0)
+    values = rng.choice([-1.0, 0.0, 1.0], size=len(pairs))
+    table = PairValues(
+        (Concept("a", "a", "more"), Concept("b", "b", "more"), Concept("same", "the same", "more")),
+        np.stack([values, -2 * values + 0.01 * rng.normal(size=len(pairs)), np.zeros(len(pairs))], axis=1),
+    )
+    told = study(pairs, [table], settings=replace(QUICK, n_grams=0, resamples=2)).told
+    assert told["concepts"]["a"]["alike"] == ["b"]
+    assert "b" not in told["concepts"]
+    assert any("the same" in note for note in told["notes"])
+
+
+def test_pairs_are_the_comparisons_with_the_first_item_first():
+    record = replace(records(1)[0], comparisons=(Comparison(1, 0, preference=0.8, annotator="ann"), Comparison(0, 1)))
+    pairs = Pairs.of([record])
+    assert pairs.first[0] == record.items[0].response
+    assert pairs.p.tolist() == pytest.approx([0.2, 1.0])
+    assert pairs.mechanism.tolist() == ["ann", "all"]
+    assert pairs.ids.tolist() == ["law-0", "law-0#1"]
+    with pytest.raises(DataError, match="compares two responses"):
+        Pairs.of([replace(record, comparisons=())])
+
+
+def test_small_domains_are_left_out_by_name_and_too_little_data_is_an_error():
+    many, few = records(80, own={"law": "lex"}), records(10, own={"food": "ghee"})
+    told = study(Pairs.of([*many, *few]), settings=QUICK).told
+    assert list(told["domains"]) == ["law"]
+    assert any("food (10)" in note for note in told["notes"])
+    with pytest.raises(DataError, match="no domain has 30 pairs"):
+        study(Pairs.of(few))
+    two = Pairs.of(many)
+    with pytest.raises(DataError, match="one mechanism"):
+        study(replace(two, mechanism=np.arange(len(two)).astype(str).astype(object)))
+    with pytest.raises(ConfigError, match="heldout_share"):
+        Settings(heldout_share=1.5)
