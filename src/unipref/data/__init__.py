@@ -3,6 +3,7 @@
 The published operators are in `unipref.data.catalogue`, one file each; importing it registers their cards.
 """
 
+from unipref.data.doctor import CHECKS, examine_records, examine_tokens
 from unipref.data.encode import EncodedRecord, check_tokenizer, encode, encode_records
 from unipref.data.formats import FORMATS, Format
 from unipref.data.operators import (
@@ -23,6 +24,7 @@ from unipref.data.split import conversation_key, is_heldout
 from unipref.data.token_columns import PARTNER_COLUMNS, TOKEN_COLUMNS, token_columns
 
 __all__ = [
+    "CHECKS",
     "FORMATS",
     "PARTNER_COLUMNS",
     "TOKEN_COLUMNS",
@@ -40,6 +42,8 @@ __all__ = [
     "conversation_key",
     "encode",
     "encode_records",
+    "examine_records",
+    "examine_tokens",
     "is_heldout",
     "limit_records",
     "mismatch",

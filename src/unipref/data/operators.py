@@ -24,6 +24,7 @@ __all__ = [
     "chosen_only",
     "digest",
     "each",
+    "goodness_of",
     "limit_records",
     "mismatch",
     "one_pair_each",
@@ -240,14 +241,14 @@ def _worth_imitating(record: Record) -> list[int]:
         return sorted({c.winner if c.preference >= 0.5 else c.loser for c in record.comparisons})
     if any(items[i].label is not None for i in responses):
         return [i for i in responses if items[i].label]
-    goodness = _goodness(items) if len(responses) > 1 else {}
+    goodness = goodness_of(items) if len(responses) > 1 else {}
     if goodness:
         best = max(goodness.values())
         return [i for i, value in goodness.items() if value == best][:1]
     return responses
 
 
-def _goodness(items: Sequence[Item], by: str | None = None) -> dict[int, float]:
+def goodness_of(items: Sequence[Item], by: str | None = None) -> dict[int, float]:
     """How good each ranked or rated response is, higher is better; those without a rank or rating are absent."""
     items = [item if item.role == "response" else replace(item, rank=None, columns={}) for item in items]
     if by is None and any(item.rank is not None for item in items):
@@ -336,7 +337,7 @@ def _compare_labels(group: list[Record], which: str) -> Record | None:
 
 
 def _compare_list(record: Record, which: str, by: str | None) -> Record:
-    goodness = _goodness(record.items, by)
+    goodness = goodness_of(record.items, by)
     if len(goodness) < 2:
         raise RowFault("fewer than two responses have a rank or rating")
     ranked = by is None and any(record.items[i].rank is not None for i in responses_of(record))

@@ -126,6 +126,7 @@ def _read(
         report.notes.append(f"{source.name}: texts beside the responses: {counts}.")
     unused = columns.names - chosen.used(columns) - {"weight", *names}
     if unused:
+        report.sources[source.name]["unused"] = sorted(unused)
         report.notes.append(f"{source.name}: columns not used: {', '.join(sorted(unused))}.")
     return records, report
 
