@@ -7,7 +7,17 @@ import pytest
 from scipy import stats
 
 from unipref.core.errors import ShapeError
-from unipref.core.statistics import agreements, effective_sample_size, holm, mean, mean_difference, swap_test, wins
+from unipref.core.statistics import (
+    agreements,
+    effective_sample_size,
+    holm,
+    interval_of,
+    joint_means,
+    mean,
+    mean_difference,
+    swap_test,
+    wins,
+)
 
 
 def test_mean_is_the_ratio_of_weighted_sums():
@@ -249,3 +259,39 @@ def test_a_swap_test_of_noise_is_below_five_per_cent_about_five_times_in_a_hundr
     ]
     # 400 tests at 5 %: 20 expected, standard deviation 4.4; beyond 38 by chance less than once in 10,000
     assert sum(p <= 0.05 for p in found) <= 38
+
+
+def test_means_drawn_together_are_those_drawn_alone_and_their_difference_the_paired_one():
+    rng = np.random.default_rng(11)
+    clusters = [f"c{i // 2}" for i in range(30)]
+    a, b = rng.normal(size=30), rng.normal(size=30)
+    joint = joint_means([(a, None, clusters), (b, None, clusters)], seed=3)
+    alone, paired = mean(a, clusters=clusters, seed=3), mean_difference(a, b, clusters=(clusters, clusters), seed=3)
+    assert joint.clusters == 15
+    assert (joint.values[0], *interval_of(joint.values[0], joint.drawn[:, 0], 15)) == pytest.approx(
+        (alone.value, alone.low, alone.high), abs=1e-12
+    )
+    gap = joint.values[0] - joint.values[1]
+    assert (gap, *interval_of(gap, joint.drawn[:, 0] - joint.drawn[:, 1], 15)) == pytest.approx(
+        (paired.value, paired.low, paired.high), abs=1e-12
+    )
+
+
+def test_a_column_that_lacks_a_cluster_is_not_counted_as_zero_where_that_one_is_drawn():
+    joint = joint_means([([1.0, 1.0], None, "ab"), ([5.0], None, "a")], resamples=400)
+    assert joint.values.tolist() == [1.0, 5.0]
+    assert joint.clusters == 1
+    drawn = joint.drawn[:, 1]
+    # of two clusters, both draws miss "a" in a quarter of the resamples: 100 of 400, standard deviation 8.7
+    assert 60 < np.isnan(drawn).sum() < 140
+    assert set(drawn[~np.isnan(drawn)]) == {5.0}
+
+
+def test_drawing_in_pieces_or_at_once_makes_an_interval_of_the_same_law():
+    values = np.random.default_rng(12).normal(size=2100)
+    pieces = mean(values, resamples=2000)  # 2,100 clusters by 2,000 resamples do not fit one piece
+    at_once = mean(values, resamples=900)
+    width = 2 * 1.96 * values.std() / math.sqrt(2100)
+    # a percentile at 2.5 % of 900 draws is off by 0.06 of the half-width or so
+    assert pieces.high - pieces.low == pytest.approx(width, rel=0.12)
+    assert at_once.high - at_once.low == pytest.approx(width, rel=0.2)

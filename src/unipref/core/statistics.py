@@ -10,16 +10,21 @@ Source: Efron 1979 (bootstrap); Hesterberg 2014, arXiv:1411.5279 §5.3.2 (expand
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
 
 from unipref.core.errors import ShapeError
 
-__all__ = ["Interval", "agreements", "effective_sample_size", "holm", "mean", "mean_difference", "swap_test", "wins"]
+__all__ = [
+    "Interval", "Joint", "agreements", "effective_sample_size", "holm", "interval_of", "joint_means", "mean",
+    "mean_difference", "swap_test", "wins",
+]  # fmt: skip
 
 RESAMPLES = 2000
 SWAPS = 9999
+AT_ONCE = 2_000_000  # numbers that are drawn in one piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def mean(
     sums = _cluster_sums(values, weights, clusters)
     drawn = _ratio(*_resampled(sums.numerators, sums.denominators, resamples=resamples, seed=seed))
     value = float(_ratio(np.array(_sum(sums.numerators)), np.array(_sum(sums.denominators))))
-    low, high = _interval(value, drawn, len(sums.names), bounds, confidence, expand)
+    low, high = interval_of(value, drawn, len(sums.names), bounds, confidence, expand)
     return Interval(value, low, high, int(sums.rows.sum()), len(sums.names))
 
 
@@ -126,9 +131,55 @@ def mean_difference(
     drawn = _ratio(*sums[:2]) - _ratio(*sums[2:])
     totals = [np.array(_sum(x)) for x in (num_a, den_a, num_b, den_b)]
     value = float(_ratio(totals[0], totals[1]) - _ratio(totals[2], totals[3]))
-    low, high = _interval(value, drawn, len(names), bounds, confidence, expand)
+    low, high = interval_of(value, drawn, len(names), bounds, confidence, expand)
     n = min(left.rows[at_left].sum(), right.rows[at_right].sum())
     return Interval(value, low, high, int(n), len(names))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Several means and what the bootstrap made of them together.
+
+    Attributes:
+        values: (k,) the means; NaN where no row of a column counts.
+        drawn: (resamples, k) the same of each resample; NaN where a column has no row in it.
+        clusters: of the column that has fewest.
+    """
+
+    values: np.ndarray
+    drawn: np.ndarray
+    clusters: int
+
+
+def joint_means(
+    columns: Sequence[tuple[Sequence[float], Sequence[float] | None, Sequence[Hashable]]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Joint:
+    """Weighted means of several columns, and their resamples, each of which draws the same clusters for all.
+
+    For numbers that are made of many means at once, such as which of them is the largest.
+
+    Args:
+        columns: (values, weights, clusters) of each, as `mean` takes them. A column that lacks a cluster takes no part
+            where that one is drawn.
+    """
+    sums = [_cluster_sums(*column) for column in columns]
+    names = np.unique(np.concatenate([part.names for part in sums])) if sums else np.zeros(0, dtype=str)
+    table = np.zeros((2 * len(sums), len(names)))
+    for i, part in enumerate(sums):
+        at = np.searchsorted(names, part.names)
+        table[2 * i, at], table[2 * i + 1, at] = part.numerators, part.denominators
+    drawn = _resampled(*table, resamples=resamples, seed=seed) if sums else []
+    totals = [np.array(_sum(row)) for row in table]
+    return Joint(
+        values=np.array([float(_ratio(*totals[i : i + 2])) for i in range(0, len(table), 2)]),
+        drawn=np.stack([_ratio(*drawn[i : i + 2]) for i in range(0, len(table), 2)], axis=1)
+        if sums
+        else np.zeros((resamples, 0)),
+        clusters=min((len(part.names) for part in sums), default=0),
+    )
 
 
 def swap_test(
@@ -166,7 +217,7 @@ def swap_test(
     every = n < 63 and 2**n <= swaps + 1
     generator = np.random.default_rng(seed)
     count, total = 0, 2**n if every else swaps
-    at_once = max(1, 2_000_000 // n)
+    at_once = max(1, AT_ONCE // n)
     for start in range(0, total, at_once):
         size = min(at_once, total - start)
         if every:
@@ -282,23 +333,42 @@ def _resampled(*columns: np.ndarray, resamples: int, seed: int) -> list[np.ndarr
     n = len(columns[0])
     if n == 0:
         return [np.zeros(resamples) for _ in columns]
+    at_once = max(1, AT_ONCE // n)
+    if resamples <= at_once:
+        return list((_drawn_once(n, resamples, seed) @ np.stack(columns, axis=1)).T)
     generator = np.random.default_rng(seed)
-    at_once = max(1, 2_000_000 // n)
     drawn = []
     for start in range(0, resamples, at_once):
         size = min(at_once, resamples - start)
-        counts = generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-        drawn.append(counts @ np.stack(columns, axis=1))
+        drawn.append(_counts(generator, n, size) @ np.stack(columns, axis=1))
     return list(np.concatenate(drawn).T)
+
+
+@lru_cache(maxsize=4)  # a summary asks a hundred times for the same draws, and drawing is most of the work
+def _drawn_once(n: int, resamples: int, seed: int) -> np.ndarray:
+    return _counts(np.random.default_rng(seed), n, resamples)
+
+
+def _counts(generator: np.random.Generator, n: int, size: int) -> np.ndarray:
+    """(size, n) how often each of n clusters was drawn; not to be written to."""
+    counts = generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
-def _interval(
-    value: float, drawn: np.ndarray, n: int, bounds: tuple[float, float] | None, confidence: float, expand: bool
+def interval_of(
+    value: float,
+    drawn: np.ndarray,
+    n: int,
+    bounds: tuple[float, float] | None = None,
+    confidence: float = 0.95,
+    expand: bool = True,
 ) -> tuple[float, float]:
+    """The percentile interval of `value`, of which the resamples of `n` clusters made `drawn`; see `mean`."""
     if n == 0:
         return math.nan, math.nan
     spread = n > 1 and np.ptp(drawn) > 1e-12 * max(1.0, abs(value))

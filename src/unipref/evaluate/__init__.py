@@ -2,9 +2,10 @@
 
 from unipref.evaluate._alarms import DEFAULT_BOUNDS, alarms
 from unipref.evaluate._calibration import calibration, temperature_of
-from unipref.evaluate._comparison import SELECTIONS, against_baseline, selection_scores
+from unipref.evaluate._comparison import SELECTIONS, against_baseline, selection_scores, unpaired
+from unipref.evaluate._fronts import fronts, hypervolume, non_dominated
 from unipref.evaluate._rows import generation_rows, pair_rows
-from unipref.evaluate._summary import differences, summarise, summarise_reference
+from unipref.evaluate._summary import differences, metrics_of, summarise, summarise_reference
 
 __all__ = [
     "DEFAULT_BOUNDS",
@@ -13,10 +14,15 @@ __all__ = [
     "alarms",
     "calibration",
     "differences",
+    "fronts",
     "generation_rows",
+    "hypervolume",
+    "metrics_of",
+    "non_dominated",
     "pair_rows",
     "selection_scores",
     "summarise",
     "summarise_reference",
     "temperature_of",
+    "unpaired",
 ]

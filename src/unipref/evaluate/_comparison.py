@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from unipref.core.statistics import holm, swap_test, wins
+from unipref.core.statistics import holm, interval_of, joint_means, swap_test, wins
 from unipref.evaluate._calibration import log_score, temperature_of
 from unipref.evaluate._rows import conversations_of, margins_of, mean_margins_of, raw_margins_of, weights_of
 from unipref.evaluate._summary import differences, metrics_of
 
-__all__ = ["SELECTIONS", "against_baseline", "selection_scores"]
+__all__ = ["SELECTIONS", "against_baseline", "selection_scores", "unpaired"]
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -61,8 +61,7 @@ def against_baseline(
         p_holm (`holm` over the runs, each metric a family of its own) and by_seed, the difference in each training
         seed. p is about these trained models: the luck of training is in by_seed alone.
     """
-    per_token = (0, lambda rows: wins(mean_margins_of(rows)), (-1.0, 1.0))
-    metrics = {**metrics_of(designer), "ranking_accuracy_per_token": per_token}
+    metrics = _metrics(designer)
     others = [name for name in runs if name != baseline]
     controls = {name: baseline for name in others}
     entries = differences(runs, controls, designer=designer, metrics=metrics, seed=seed, resamples=resamples)
@@ -83,6 +82,38 @@ def against_baseline(
         for entry, p in zip(family, holm([entry["p"] for entry in family]), strict=True):
             entry["p_holm"] = None if np.isnan(p) else float(p)
     return entries
+
+
+def unpaired(
+    metric: str, left: Rows, right: Rows, *, designer: Collection[str] = (), seed: int = 0, resamples: int = 2000
+) -> dict[str, Any]:
+    """The difference left - right of two runs that were judged on different conversations.
+
+    Args:
+        metric: one of those of `against_baseline`.
+        left, right: pair rows or generation rows, whichever the metric is of.
+
+    Returns:
+        value [difference, low, high] of a bootstrap that draws each side's conversations by themselves; n and
+        conversations of the smaller side. It is wider than a paired one by what the two sets of prompts differ.
+    """
+    _, column, bounds = _metrics(designer)[metric]
+    a, b = (
+        joint_means([(column(rows), weights_of(rows), conversations_of(rows))], resamples=resamples, seed=seed + side)
+        for side, rows in enumerate((left, right))
+    )
+    n = min(sum(value is not None and not np.isnan(value) for value in column(rows)) for rows in (left, right))
+    conversations = min(a.clusters, b.clusters)
+    value = float(a.values[0] - b.values[0])
+    drawn = a.drawn[:, 0] - b.drawn[:, 0]
+    low, high = interval_of(value, drawn, conversations, bounds)
+    triple = [None if np.isnan(x) else x for x in (value, low, high)]
+    return {"value": triple, "n": n, "conversations": conversations}
+
+
+def _metrics(designer: Collection[str]) -> dict[str, Any]:
+    per_token = (0, lambda rows: wins(mean_margins_of(rows)), (-1.0, 1.0))
+    return {**metrics_of(designer), "ranking_accuracy_per_token": per_token}
 
 
 def _by_seed(left: Rows, right: Rows, column: Any) -> dict[str, float]:
