@@ -1,6 +1,7 @@
 """Sampling that gives each prompt the same text whatever else is in its batch."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from unipref.core.errors import ConfigError
 
-__all__ = ["Sample", "generate"]
+__all__ = ["Sample", "check_settings", "generate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +66,11 @@ def generate(
     Raises:
         ConfigError: an argument is out of range, a context is empty, or neither model nor tokenizer has an end token.
     """
-    if max_new_tokens < 1:
-        raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if temperature < 0:
-        raise ConfigError(f"temperature must be at least 0 (0 takes the likeliest token), got {temperature}")
-    if not 0 < top_p <= 1:
-        raise ConfigError(f"top_p must be in (0, 1], got {top_p}")
+    check_settings(max_new_tokens, temperature, top_p)
     empty = [i for i, ids in enumerate(contexts_ids) if len(ids) == 0]
     if empty:
         raise ConfigError(f"context {empty[0]} has no tokens; start it with the tokenizer's first token or a prompt")
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = _inner(model)
     stops = _end_tokens(inner, tokenizer)
     uniforms = _uniforms(contexts_ids, max_new_tokens, seed)
     samples: list[Sample | None] = [None] * len(contexts_ids)
@@ -84,11 +80,29 @@ def generate(
                 inner, [contexts_ids[i] for i in rows], uniforms[rows], stops, max_new_tokens, temperature, top_p
             )
             for row, ids in zip(rows, drawn, strict=True):
-                text = tokenizer.decode(ids, skip_special_tokens=True)
-                samples[row] = Sample(tuple(ids), text, bool(ids) and ids[-1] in stops)
+                samples[row] = _sample(ids, tokenizer, stops)
             if progress is not None:
                 progress(len(rows))
     return samples
+
+
+def check_settings(max_new_tokens: int, temperature: float, top_p: float) -> None:
+    """Raise ConfigError where a setting of a draw is out of range; `generate` says which range."""
+    if max_new_tokens < 1:
+        raise ConfigError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature must be at least 0 (0 takes the likeliest token), got {temperature}")
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"top_p must be in (0, 1], got {top_p}")
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _sample(ids: Sequence[int], tokenizer: Any, stops: Sequence[int]) -> Sample:
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    return Sample(tuple(ids), text, bool(ids) and ids[-1] in stops)
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
@@ -108,9 +122,14 @@ def _uniforms(contexts_ids: Sequence[Sequence[int]], length: int, seed: int) -> 
     for ids in contexts_ids:
         key = tuple(int(i) for i in ids)
         seen[key] = seen.get(key, -1) + 1
-        digest = hashlib.sha256(repr((seed, seen[key], key)).encode()).digest()
-        rows.append(np.random.default_rng(int.from_bytes(digest[:16], "big")).random(length))
+        rows.append(_uniform_row(key, length, seed, seen[key]))
     return np.stack(rows) if rows else np.zeros((0, length))
+
+
+def _uniform_row(context: tuple[int, ...], length: int, seed: int, nth: int) -> np.ndarray:
+    """(length,) the numbers of the draw that comes `nth`, counted from 0, of `context`; a shorter one starts it."""
+    digest = hashlib.sha256(repr((seed, nth, context)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big")).random(length)
 
 
 def _batches(lengths: Sequence[int], max_new_tokens: int, batch_tokens: int) -> Iterator[list[int]]:
@@ -148,7 +167,9 @@ def _generate_batch(
     max_new_tokens: int,
     temperature: float,
     top_p: float,
+    **further: Any,
 ) -> list[list[int]]:
+    """Per context the tokens drawn; `further` goes to transformers' own `generate`, such as a streamer."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     width = max(len(ids) for ids in contexts)
@@ -170,6 +191,7 @@ def _generate_batch(
             pad_token_id=stops[0],
             use_cache=True,
         ),
+        **further,
     )
     return [_until_end(row, stops) for row in out[:, width:].tolist()]
 
