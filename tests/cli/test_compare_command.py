@@ -112,3 +112,83 @@ def test_ctrl_c_is_code_130_and_says_that_nothing_is_lost(calls, capsys, monkeyp
 def test_quiet_prints_nothing(calls, capsys):
     assert main(["compare", "mine.yaml", "--methods", "dpo", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+# ---- finished runs ----
+
+
+@pytest.fixture
+def pairs_of_runs(tmp_path, monkeypatch):
+    """What `side_by_side` was called with; instead of reading runs it writes an empty comparison."""
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def side_by_side(names, **options):
+        seen.append({"names": names, **options})
+        folder = tmp_path / "both"
+        folder.mkdir(exist_ok=True)
+        (folder / "runs.json").write_text(json.dumps({"runs": {"a": {}, "b": {}}}))
+        return folder
+
+    monkeypatch.setattr("unipref.recipes.side_by_side.side_by_side", side_by_side)
+    monkeypatch.setattr("unipref.report.render_runs", lambda comparison: f"the table of {comparison}")
+    return seen
+
+
+def test_without_methods_run_folders_are_compared(pairs_of_runs, capsys):
+    words = [
+        "compare", "one", "two/upo", "--baseline", "one/dpo", "--output", "there",
+        "--families", "a=one/dpo;b=upo", "--fronts", "kl,-;aux.detail.generations,+", "kl,-;accuracy,+",
+    ]  # fmt: skip
+    assert main(words) == 0
+    [call] = pairs_of_runs
+    assert call["names"] == ["one", "two/upo"]
+    assert call["axes"] == [(("kl", -1), ("aux.detail.generations", 1)), (("kl", -1), ("accuracy", 1))]
+    assert call["families"] == {"a": ["one/dpo"], "b": ["upo"]}
+    assert (call["baseline"], call["output"]) == ("one/dpo", Path("there"))
+    assert call["command"] == (
+        "unipref compare one two/upo --baseline one/dpo --families 'a=one/dpo;b=upo' "
+        "--fronts 'kl,-;aux.detail.generations,+' 'kl,-;accuracy,+'"
+    )
+    out, err = capsys.readouterr()
+    assert "the table of" in out
+    assert "both/report.html" in out
+    assert err == ""
+
+
+def test_json_prints_the_numbers_and_nothing_else(pairs_of_runs, capsys):
+    assert main(["compare", "one", "two", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"runs": {"a": {}, "b": {}}}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["one", "two", "--seeds", "0,1"], "--seeds trains methods on a recipe, and needs --methods"),
+        (["one", "two", "--set", "data.limit=8"], "--set trains methods on a recipe"),
+        (["one", "two", "--resume"], "--resume trains methods on a recipe"),
+        (["one", "two", "--fronts", "kl"], "such as 'kl,-;accuracy,+'"),
+        (["mine.yaml", "--methods", "dpo", "--fronts", "kl,-;accuracy,+"], "--fronts is for finished runs"),
+        (["mine.yaml", "--methods", "dpo", "--json"], "--json is for finished runs"),
+        (["mine.yaml", "quickstart", "--methods", "dpo"], "--methods trains on one recipe, got 2"),
+        (
+            ["done", "--methods", "dpo"],
+            "done is a finished run, and --methods trains on a recipe: give done/recipe.yaml",
+        ),
+    ],
+)
+def test_words_of_the_other_form_are_refused(calls, pairs_of_runs, tmp_path, capsys, words, told):
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "summary.json").write_text("{}")
+    assert main(["compare", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert told in err
+    assert calls == pairs_of_runs == []
+
+
+def test_a_recipe_alone_is_told_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "quickstart"]) == 2
+    assert "give --methods dpo,simpo to train methods on it" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_tuning_shows_every_rate_of_every_method_and_marks_the_chosen_one(page, 
 
 def test_the_headline_names_who_differs_and_the_detail_says_how_far_it_holds(page):
     text = " ".join("".join(page.texts).split())
-    assert "Held-out reward accuracy against dpo: simpo higher; nothing is shown for the other 1." in text
+    assert "Held-out reward accuracy against dpo: simpo higher; nothing is shown for the other." in text
     assert "3 seeds; 819 training, 205 validation and 80 test records" in text
     assert "this model, these data and this budget, and no further" in text
     assert "rpo needs `reward`: add `objectives:` with a scorer" in text

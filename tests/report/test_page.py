@@ -172,3 +172,14 @@ def test_without_generations_the_page_says_that_their_scores_were_not_measured(t
     text = "".join(Page(write_report(tmp_path).read_text()).texts)
     assert text.count("not measured") >= 2 * 3
     assert "Sample generations" not in text
+
+
+def test_a_judge_is_shown_as_one_and_not_as_an_objective_that_was_trained_on(folder, summary, tmp_path):
+    facts = {**summary["designer"]["plain_words"], "judge": True}
+    designer = {**summary["designer"], "plain_words": facts}
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "designer": designer}))
+    text = " ".join(" ".join(Page(write_report(tmp_path).read_text(encoding="utf-8")).texts).split())
+    assert "Designer objectives and judges" in text
+    assert text.count("A judge: it grades and was in no reward, so no run was trained on it; more is better.") == 1
+    assert "Weight 0.7; more is better." in text
+    assert "Weight 0.3" not in text

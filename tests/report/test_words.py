@@ -130,3 +130,12 @@ def test_a_metric_that_was_logged_once_or_never_has_no_panel_and_gaps_are_left_o
     drawn = panel("loss", "Loss", [Curve("a", "", [*rows, {"step": 4, "loss": 0.5}])])
     assert drawn.lines[0].n == 2
     assert drawn.lines[0].last == 0.5
+
+
+def test_a_difference_of_prompts_that_share_no_score_is_unknown_whatever_the_seeds_say():
+    summary = summary_with({"easy": (None, None, None)})
+    for run, score in (("u", 0.5), ("c", 0.25)):  # each scored on answers of its own
+        summary["runs"][run]["by_seed"] = {seed: {"aux": {"easy": score}} for seed in ("0", "1")}
+    (verdict,) = verdicts(summary)
+    assert verdict.kind == "unknown"
+    assert "easy not measured" in verdict.detail

@@ -3,20 +3,25 @@
 import argparse
 from pathlib import Path
 
-__all__ = ["add_recipe"]
+__all__ = ["add_changes", "add_recipe"]
 
 
 def add_recipe(parser: argparse.ArgumentParser, *, change: str, output: str, resume: str) -> None:
-    """Add the recipe, the ways to change it, and where the result goes.
+    """Add the recipe, the ways to change it, and where the result goes; see `add_changes`."""
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a YAML file, or the name of a bundled recipe: quickstart or methods"
+    )
+    add_changes(parser, change=change, output=output, resume=resume)
+
+
+def add_changes(parser: argparse.ArgumentParser, *, change: str, output: str, resume: str) -> None:
+    """Add the ways to change a recipe, and where the result goes.
 
     Args:
         change: an example of --set.
         output: the default of --output, in words.
         resume: what --resume goes on with, in words.
     """
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="a YAML file, or the name of a bundled recipe: quickstart or methods"
-    )
     parser.add_argument("--full", action="store_true", help="lay the recipe's `full` section over the rest")
     parser.add_argument(
         "--set",

@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_folder(name: str) -> Path:
     for folder in (Path(name), Path("runs") / name):
-        if any((folder / kept).is_file() for kept in ("summary.json", "comparison.json")):
+        if any((folder / kept).is_file() for kept in ("summary.json", "comparison.json", "runs.json")):
             return folder
     raise ConfigError(
-        f"no run folder {name!r}: neither {name} nor runs/{name} holds a summary.json or a comparison.json"
+        f"no run folder {name!r}: neither {name} nor runs/{name} holds a summary.json, a comparison.json or a runs.json"
     )

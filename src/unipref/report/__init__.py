@@ -3,16 +3,41 @@
 from pathlib import Path
 
 from unipref.report._comparison import COMPARISON, render_comparison, write_comparison, write_table
-from unipref.report._page import write_page
+from unipref.report._doctor import render_doctor
+from unipref.report._doctor_page import write_doctor_page
+from unipref.report._folder import curves_of
+from unipref.report._page import CURVES, write_page
+from unipref.report._runs import RUNS, render_runs, write_runs
+from unipref.report._samples import SAMPLES, label, render_samples, scores_line, write_samples
 from unipref.report.table import render_table
 
-__all__ = ["COMPARISON", "render_comparison", "render_table", "write_report", "write_table"]
+__all__ = [
+    "COMPARISON",
+    "CURVES",
+    "RUNS",
+    "SAMPLES",
+    "curves_of",
+    "label",
+    "render_comparison",
+    "render_doctor",
+    "render_runs",
+    "render_samples",
+    "render_table",
+    "scores_line",
+    "write_doctor_page",
+    "write_report",
+    "write_samples",
+    "write_table",
+]
 
 
 def write_report(run_folder: Path | str) -> Path:
-    """Write `report.html` into `run_folder` from what is in it, a run or a comparison; its path.
+    """Write `report.html` into `run_folder` from what is in it: a run, a comparison of methods, or of runs; its path.
 
     Raises:
-        DataError: the folder holds neither a `summary.json` nor a `comparison.json`.
+        DataError: the folder holds no `summary.json`, `comparison.json` or `runs.json`.
     """
-    return write_comparison(run_folder) if (Path(run_folder) / COMPARISON).exists() else write_page(run_folder)
+    for kept, write in ((COMPARISON, write_comparison), (RUNS, write_runs)):
+        if (Path(run_folder) / kept).exists():
+            return write(run_folder)
+    return write_page(run_folder)

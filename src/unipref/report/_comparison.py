@@ -13,15 +13,19 @@ from rich.text import Text
 from unipref.core.errors import DataError
 from unipref.core.io import write_text
 from unipref.report import _figures
-from unipref.report._page import data_view, dots, environment, tick
-from unipref.report._words import MINUS, NOTHING, Metric, bracket, found, metric_of
+from unipref.report._doctor import doctor_view
+from unipref.report._folder import SAMPLES_PAGE
+from unipref.report._page import data_view, dots, environment
+from unipref.report._words import MINUS, NOTHING, PER_TOKEN, Metric, bracket, found, listed, metric_of, tick
 
-__all__ = ["COMPARISON", "render_comparison", "write_comparison", "write_table"]
+__all__ = [
+    "COMPARISON", "clear", "difference_plot", "p_value", "render_comparison", "who_differs", "write_comparison",
+    "write_table",
+]  # fmt: skip
 
 COMPARISON = "comparison.json"
 ALPHA = 0.05
 FEW = 4  # names that a headline spells out
-_TESTED = {"ranking_accuracy_per_token": Metric("ranking_accuracy_per_token", "ranking per token", "share", 1)}
 _SELECT = {
     "accuracy": "reward accuracy",
     "ranking_accuracy": "ranking accuracy",
@@ -38,7 +42,9 @@ def write_comparison(folder: Path | str) -> Path:
     """
     folder = Path(folder)
     path = folder / "report.html"
-    write_text(path, environment().get_template("comparison.html.j2").render(**_view(folder, _load(folder))))
+    more_samples = (folder / SAMPLES_PAGE).exists()
+    page = environment().get_template("comparison.html.j2")
+    write_text(path, page.render(**_view(folder, _load(folder)), more_samples=more_samples))
     return path
 
 
@@ -128,14 +134,7 @@ def headline(comparison: Mapping[str, Any]) -> str:
     rows = [entry for entry in comparison["differences"] if entry["metric"] == metric.key]
     if not rows:
         return "Nothing is compared: the baseline failed, or it is alone."
-    clear = [row for row in rows if _clear(row)]
-    better, worse = ([row["a"] for row in clear if sign * row["value"][0] > 0] for sign in (1, -1))
-    told = [f"{_some(names)} {word}" for names, word in ((better, "higher"), (worse, "lower")) if names]
-    if not told:
-        return f"No method's held-out {metric.label} clearly differs from {baseline}'s."
-    rest = len(rows) - len(better) - len(worse)
-    others = f"; nothing is shown for the other {rest}" if rest else ""
-    return f"Held-out {metric.label} against {baseline}: {', '.join(told)}{others}."
+    return who_differs(rows, f"held-out {metric.label}", baseline, what="method")
 
 
 def detail(comparison: Mapping[str, Any]) -> str:
@@ -175,31 +174,35 @@ def notes(comparison: Mapping[str, Any]) -> list[str]:
     ]  # fmt: skip
     edge = [name for name, entry in comparison["methods"].items() if entry.get("at_edge")]
     if edge:
-        told.append(f"An asterisk marks a rate at the end of those tried; a better one may lie beyond: {_list(edge)}.")
+        told.append(f"An asterisk marks a rate at the end of those tried; a better one may lie beyond: {listed(edge)}.")
     if not any(entry.get("n", {}).get("generations") for entry in comparison["methods"].values()):
         told.append("KL and length need generations; none were drawn (sampling.prompts is 0).")
     inferred = [name for name, entry in comparison["methods"].items() if entry["status"] == "reconstructed"]
     if inferred:
-        told.append(f"Partly inferred, because the source leaves something open: {_list(inferred)}.")
+        told.append(f"Partly inferred, because the source leaves something open: {listed(inferred)}.")
     return told
 
 
 def primary(comparison: Mapping[str, Any]) -> Metric:
     """The metric that methods are ranked and tested by: the one they were tuned for, where it has a test."""
     key = comparison["settings"]["select"]
-    return _named(comparison, key if any(d["metric"] == key for d in comparison["differences"]) else "accuracy")
+    return metric_of(comparison, key if any(d["metric"] == key for d in comparison["differences"]) else "accuracy")
 
 
-def _named(comparison: Mapping[str, Any], key: str) -> Metric:
-    return _TESTED[key] if key in _TESTED else metric_of(comparison, key)
+def who_differs(rows: Sequence[Mapping[str, Any]], of: str, baseline: str, *, what: str) -> str:
+    """Which of the differences `rows` of one metric are clear after Holm's method, in a sentence."""
+    clear_ = [row for row in rows if clear(row)]
+    higher, lower = ([row["a"] for row in clear_ if sign * row["value"][0] > 0] for sign in (1, -1))
+    told = [f"{_some(names, what)} {word}" for names, word in ((higher, "higher"), (lower, "lower")) if names]
+    if not told:
+        return f"No {what}'s {of} clearly differs from {baseline}'s."
+    rest = len(rows) - len(higher) - len(lower)
+    others = f"; nothing is shown for the other{f' {rest}' if rest > 1 else ''}" if rest else ""
+    return f"{of[0].upper()}{of[1:]} against {baseline}: {', '.join(told)}{others}."
 
 
-def _some(names: Sequence[str]) -> str:
-    return _list(names) if len(names) <= FEW else f"{len(names)} methods"
-
-
-def _list(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _some(names: Sequence[str], what: str) -> str:
+    return listed(names) if len(names) <= FEW else f"{len(names)} {what}s"
 
 
 # ---- numbers ----
@@ -210,7 +213,7 @@ def _columns(comparison: Mapping[str, Any]) -> list[Metric]:
     known = [
         Metric("accuracy", "reward accuracy", "share", 1, "accuracy %"),
         Metric("ranking_accuracy", "ranking accuracy", "share", 1, "ranking %"),
-        Metric("ranking_accuracy_per_token", "ranking per token", "share", 1, "per token %"),
+        PER_TOKEN,
         Metric("margin", "reward margin, nats", "nats", 0, "margin nats"),
         Metric("drift_per_token.chosen", "drift of chosen, nats per token", "score", 0, "chosen drift"),
         Metric("drift_per_token.rejected", "drift of rejected, nats per token", "score", 0, "rejected drift"),
@@ -266,14 +269,16 @@ def _tested(comparison: Mapping[str, Any], name: str) -> str:
     entry = _difference(comparison, name, metric.key)
     if entry is None or entry["value"][0] is None:
         return NOTHING
-    return f"{bracket(metric, entry['value'], signed=True)}, {_p(entry)}"
+    return f"{bracket(metric, entry['value'], signed=True)}, {p_value(entry)}"
 
 
-def _clear(entry: Mapping[str, Any]) -> bool:
+def clear(entry: Mapping[str, Any]) -> bool:
+    """Whether a difference is clear after Holm's method."""
     return entry["p_holm"] is not None and entry["p_holm"] <= ALPHA
 
 
-def _p(entry: Mapping[str, Any]) -> str:
+def p_value(entry: Mapping[str, Any]) -> str:
+    """The adjusted p of a difference, as a reader sees it."""
     p = entry["p_holm"]
     return "no test" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
@@ -315,13 +320,14 @@ def _view(folder: Path, comparison: Mapping[str, Any]) -> dict[str, Any]:
         "failed": _failed(comparison),
         "main": dots(metric, entries),
         "differences": [
-            _differences(comparison, names, key)
+            difference_plot(comparison, names, key)
             for key in dict.fromkeys(entry["metric"] for entry in comparison["differences"])
         ],
         "scatter": scatter,
         "scatter_ticks": [(scatter.y.at(t), tick(metric, t)) for t in scatter.y.ticks] if scatter else [],
         "tuning": _tuning(comparison),
         "data": data_view(_json(folder / "data.json")),
+        "doctor": doctor_view(_json(folder / "doctor.json")),
         "recipe": _text(folder / "recipe.yaml"),
         "citations": _text(folder / "citations.bib"),
     }
@@ -346,9 +352,9 @@ def _line(
     return {"name": name, "entry": entry, "rate": _rate(entry), "cells": cells, "tested": _tested(comparison, name)}
 
 
-def _differences(comparison: Mapping[str, Any], names: Sequence[str], key: str) -> dict[str, Any]:
+def difference_plot(comparison: Mapping[str, Any], names: Sequence[str], key: str) -> dict[str, Any]:
     """A row per method on one axis around zero."""
-    metric = _named(comparison, key)
+    metric = metric_of(comparison, key)
     rows = []
     for name in names:
         entry = _difference(comparison, name, key)
@@ -363,9 +369,9 @@ def _differences(comparison: Mapping[str, Any], names: Sequence[str], key: str) 
                 "triple": entry["value"],
                 "shown": metric.show(entry["value"][0], signed=True),
                 "interval": "" if entry["value"][0] is None else metric.show_interval(entry["value"], signed=True),
-                "told": _p(entry) + seeds,
+                "told": p_value(entry) + seeds + ("" if entry.get("paired", True) else ", not paired"),
                 "p": entry["p_holm"],
-                "word": "unclear" if not _clear(entry) else {1: "better", -1: "worse", 0: "higher"}[direction],
+                "word": "unclear" if not clear(entry) else {1: "better", -1: "worse", 0: "higher"}[direction],
             }
         )
     axis = _figures.axis([x for row in rows for x in row["triple"]], around_zero=True)

@@ -133,12 +133,18 @@ class Scatter:
 LABEL, LETTER = 4.0, 1.25  # height of a name and width of a letter, per cent of the box
 
 
-def scatter(values: Sequence[tuple[str, float | None, float | None]]) -> Scatter | None:
-    """Dots of (name, x, y), names moved up or down so that they do not lie on each other; None without a dot."""
+def scatter(
+    values: Sequence[tuple[str, float | None, float | None]], axes: tuple[Axis, Axis] | None = None
+) -> Scatter | None:
+    """Dots of (name, x, y), names moved up or down so that they do not lie on each other; None without a dot.
+
+    Args:
+        axes: of x and of y; default: x holds the dots and 0, y the dots.
+    """
     known = [(name, x, y) for name, x, y in values if x is not None and y is not None]
     if not known:
         return None
-    x_axis, y_axis = axis([0.0, *(x for _, x, _ in known)]), axis([y for _, _, y in known])
+    x_axis, y_axis = axes or (axis([0.0, *(x for _, x, _ in known)]), axis([y for _, _, y in known]))
     points: list[Point] = []
     for name, x, y in sorted(known, key=lambda value: value[2]):
         left, top = x_axis.at(x), round(100 - y_axis.at(y), 2)

@@ -2,16 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unipref.core.errors import DataError
 from unipref.core.io import read_jsonl
 
-__all__ = ["Curve", "RunFolder", "load"]
+__all__ = ["REFERENCE", "Curve", "RunFolder", "curves_of", "load"]
 
 REFERENCE = "reference"  # the model before alignment, beside the runs
+SAMPLES_PAGE = "samples.html"  # what `unipref sample --page` writes beside the report
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class RunFolder:
     citations: str
     curves: list[Curve]
     samples: list[dict[str, Any]]
+    doctor: dict[str, Any] = field(default_factory=dict)
 
 
 def load(folder: Path | str) -> RunFolder:
@@ -53,14 +55,15 @@ def load(folder: Path | str) -> RunFolder:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as err:
         raise DataError(f"{path} is not JSON ({err}); run `unipref align --resume` to write it again") from err
-    data = folder / "data.json"
+    data, doctor = folder / "data.json", folder / "doctor.json"
     return RunFolder(
         summary=summary,
         recipe=_text(folder / "recipe.yaml"),
         data=json.loads(data.read_text(encoding="utf-8")) if data.exists() else {},
         citations=_text(folder / "citations.bib"),
-        curves=[curve for run in summary["runs"] for curve in _curves(folder / run, run, summary)],
+        curves=[curve for run in summary["runs"] for curve in curves_of(folder / run, run, summary)],
         samples=_samples(folder, summary),
+        doctor=json.loads(doctor.read_text(encoding="utf-8")) if doctor.exists() else {},
     )
 
 
@@ -68,8 +71,8 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _curves(folder: Path, run: str, summary: Mapping[str, Any]) -> list[Curve]:
-    """Of the last stage where stages have folders of their own."""
+def curves_of(folder: Path, run: str, summary: Mapping[str, Any]) -> list[Curve]:
+    """What was logged in the folder of `run`; of the last stage where stages have folders of their own."""
     recipe = summary.get("recipe") or {}
     stages = (recipe.get("runs") or {}).get(run) or recipe.get("stages") or [{}]
     last = stages[-1].get("name") or stages[-1].get("method")

@@ -9,10 +9,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from unipref.core.io import write_text
 from unipref.report import _figures
-from unipref.report._folder import REFERENCE, RunFolder, load
-from unipref.report._words import MINUS, Metric, columns, found, judge, metric_of, nothing_compared, verdicts
+from unipref.report._doctor import doctor_view
+from unipref.report._folder import REFERENCE, SAMPLES_PAGE, RunFolder, load
+from unipref.report._fronts import fronts_view
+from unipref.report._words import Metric, columns, found, judge, metric_of, nothing_compared, tick, verdicts
 
-__all__ = ["data_view", "dots", "environment", "tick", "write_page"]
+__all__ = ["CURVES", "N_SAMPLES", "by_seed", "cell_of", "data_view", "dots", "environment", "table_rows", "write_page"]
 
 N_SAMPLES = 40
 N_SET_ASIDE = 50
@@ -49,7 +51,11 @@ def write_page(run_folder: Path | str) -> Path:
         DataError: the folder holds no `summary.json`.
     """
     folder = Path(run_folder)
-    page = environment().get_template("page.html.j2").render(**_view(load(folder)))
+    page = (
+        environment()
+        .get_template("page.html.j2")
+        .render(**_view(load(folder)), more_samples=(folder / SAMPLES_PAGE).exists())
+    )
     path = folder / "report.html"
     write_text(path, page)
     return path
@@ -90,19 +96,18 @@ def _view(folder: RunFolder) -> dict[str, Any]:
         "nothing_compared": nothing_compared(summary),
         "alarms": sorted(alarms, key=lambda alarm: alarm["level"] != "error"),
         "seeds": sorted({seed for run in summary["runs"].values() for seed in run.get("seeds", ())}),
-        "table": [
-            {"name": name, "method": entry.get("method", ""), "cells": [_cell(metric, entry) for metric in table]}
-            for name, entry in entries.items()
-        ],
+        "table": table_rows(table, entries),
         "columns": table,
-        "by_seed": _by_seed(summary),
+        "by_seed": by_seed(summary),
         "main_plots": [dots(metric, entries) for metric in table[:2]],
         "forests": [_forest(summary, verdict.a, verdict.b) for verdict in told],
+        "fronts": fronts_view(summary),
         "objectives": [_objective(summary, name, entries) for name in summary["designer"]],
         "panels": [p for key, title in CURVES.items() if (p := _figures.panel(key, title, folder.curves)) is not None],
         "samples": folder.samples[:N_SAMPLES],
         "n_samples": len(folder.samples),
         "data": data_view(folder.data),
+        "doctor": doctor_view(folder.doctor),
         "recipe": folder.recipe,
         "citations": folder.citations,
         "size": _size(summary),
@@ -113,7 +118,7 @@ def _size(summary: Mapping[str, Any]) -> dict[str, Any]:
     return next((run["n"] for run in summary["runs"].values() if "n" in run), {})
 
 
-def _by_seed(summary: Mapping[str, Any]) -> dict[str, Any]:
+def by_seed(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Each seed's accuracy and scores; empty where there is one seed."""
     metrics = [metric for metric in columns(summary) if metric.key == "accuracy" or metric.key.startswith("aux.")]
     rows = [
@@ -131,7 +136,16 @@ def _of_seed(metric: Metric, entry: Mapping[str, Any]) -> float | None:
     return entry["aux"][metric.key.removeprefix("aux.").removesuffix(".generations")]
 
 
-def _cell(metric: Metric, entry: Mapping[str, Any]) -> dict[str, Any]:
+def table_rows(metrics: Sequence[Metric], entries: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per run with a cell per metric."""
+    return [
+        {"name": name, "method": entry.get("method", ""), "cells": [cell_of(metric, entry) for metric in metrics]}
+        for name, entry in entries.items()
+    ]
+
+
+def cell_of(metric: Metric, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A metric of a run as it is shown."""
     triple = found(entry, metric.key) or [None, None, None]
     interval = ""
     if triple[0] is not None and metric.unit != "seconds":
@@ -147,7 +161,7 @@ def _cell(metric: Metric, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scored(metric: Metric, entry: Mapping[str, Any]) -> str:
     """How many texts a mean is of, where scores are missing."""
-    if not (metric.key.startswith("aux.") and metric.key.endswith(".generations")):
+    if found(entry, metric.key) is None or not (metric.key.startswith("aux.") and metric.key.endswith(".generations")):
         return ""
     missing = entry["aux"][metric.key.removeprefix("aux.").removesuffix(".generations")]["missing"]["generations"]
     n = entry.get("n", {}).get("generations")
@@ -157,7 +171,9 @@ def _scored(metric: Metric, entry: Mapping[str, Any]) -> str:
 def dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
     """A row per run on one axis."""
     rows = [
-        {"run": name, **_cell(metric, entry)} for name, entry in entries.items() if found(entry, metric.key) is not None
+        {"run": name, **cell_of(metric, entry)}
+        for name, entry in entries.items()
+        if found(entry, metric.key) is not None
     ]
     # what a run gets that has learned nothing; a ranking starts wherever the reference is
     chance = [0.5] if metric.unit == "share" and metric.key != "ranking_accuracy" else []
@@ -165,12 +181,6 @@ def dots(metric: Metric, entries: Mapping[str, Any]) -> dict[str, Any]:
     ticks = [(axis.at(t), tick(metric, t)) for t in axis.ticks]
     return {"metric": metric, "rows": rows, "axis": axis, "ticks": ticks, "line": chance[0] if chance else None,
             "measured": any(row["triple"][0] is not None for row in rows)}  # fmt: skip
-
-
-def tick(metric: Metric, value: float) -> str:
-    """`value` beside a mark of an axis."""
-    text = f"{100 * value:.4g} %" if metric.unit == "share" else f"{value:.4g}"
-    return text.replace("-", MINUS)
 
 
 def _forest(summary: Mapping[str, Any], a: str, b: str) -> dict[str, Any]:

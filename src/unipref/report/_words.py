@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
-    "MINUS", "NOTHING", "Metric", "Verdict", "bracket", "columns", "concordance", "found", "judge", "metric_of",
-    "nothing_compared", "verdicts",
+    "MINUS", "NOTHING", "Metric", "Verdict", "bracket", "columns", "concordance", "found", "judge", "listed",
+    "metric_of", "nothing_compared", "tick", "verdicts",
 ]  # fmt: skip
 
 Triple = Sequence[float | None]
@@ -85,6 +85,9 @@ def bracket(metric: Metric, triple: Triple, *, signed: bool = False) -> str:
     return f"{value} [{f'{low}, {high}' if low and high else 'no interval'}]"
 
 
+PER_TOKEN = Metric("ranking_accuracy_per_token", "ranking per token", "share", 1, "per token %")
+
+
 def _direction(designer: Mapping[str, Any], name: str) -> int:
     return -1 if designer[name].get("weight", 1.0) < 0 else 1
 
@@ -119,7 +122,7 @@ def metric_of(summary: Mapping[str, Any], key: str) -> Metric:
         if where == "generations":
             return Metric(key, f"{name} on generations", "score", _direction(summary["designer"], name), name)
         return concordance(summary, name)
-    known = {metric.key: metric for metric in columns(summary)}
+    known = {metric.key: metric for metric in (*columns(summary), PER_TOKEN)}
     return known[key]
 
 
@@ -147,6 +150,12 @@ def judge(metric: Metric, triple: Triple) -> str:
     if metric.better == 0:
         return "higher" if sign > 0 else "lower"
     return "better" if sign == metric.better else "worse"
+
+
+def tick(metric: Metric, value: float) -> str:
+    """`value` beside a mark of an axis."""
+    text = f"{100 * value:.4g} %" if metric.unit == "share" else f"{value:.4g}"
+    return text.replace("-", MINUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,7 @@ def _verdict(summary: Mapping[str, Any], a: str, b: str, entries: Mapping[str, M
     controlled = runs[a].get("method") == "upo" and not _is_control(runs[a]) and _is_control(runs[b])
     other = f"its \N{GREEK SMALL LETTER LAMDA} = 0 control {b}" if controlled else b
     words = {key: judge(metric_of(summary, key), entry["value"]) for key, entry in entries.items()}
+    goal = "designer objective" + (" or judge" if any(facts.get("judge") for facts in designer.values()) else "")
     judged: dict[str, list[str]] = {"better": [], "worse": [], "unclear": [], "unknown": []}
     for name in designer:
         judged[words[f"aux.{name}.generations"]].append(name)
@@ -207,16 +217,16 @@ def _verdict(summary: Mapping[str, Any], a: str, b: str, entries: Mapping[str, M
         "unknown": "and nothing can be said of held-out reward accuracy",
     }[words["accuracy"]]
     if judged["better"] and judged["worse"]:
-        both = f"gains on {_list(judged['better'])} and loses on {_list(judged['worse'])}"
+        both = f"gains on {listed(judged['better'])} and loses on {listed(judged['worse'])}"
         kind, main = "mixed", f"{a} {both} against {other}"
     elif judged["better"]:
-        kind, main = "gain", f"{a} gains on {_list(judged['better'])} over {other}"
+        kind, main = "gain", f"{a} gains on {listed(judged['better'])} over {other}"
     elif judged["worse"]:
-        kind, main = "loss", f"{a} loses on {_list(judged['worse'])} against {other}"
+        kind, main = "loss", f"{a} loses on {listed(judged['worse'])} against {other}"
     elif judged["unclear"]:
-        kind, main = "none", f"{a} shows no clear gain over {other} on any designer objective"
+        kind, main = "none", f"{a} shows no clear gain over {other} on any {goal}"
     elif designer:
-        kind, main = "unknown", f"Too little was measured to tell {a} from {other} on the designer objectives"
+        kind, main = "unknown", f"Too little was measured to tell {a} from {other} on any {goal}"
     else:
         kind = {"better": "gain", "worse": "loss", "unclear": "none", "unknown": "unknown"}[words["accuracy"]]
         verb = {"gain": "tells held-out pairs apart better than", "loss": "tells held-out pairs apart worse than",
@@ -225,9 +235,9 @@ def _verdict(summary: Mapping[str, Any], a: str, b: str, entries: Mapping[str, M
         main, cost = f"{a} {verb[kind]} {other}", ""
     open_ = [*judged["unclear"], *judged["unknown"]]
     if kind in ("gain", "loss", "mixed") and open_:
-        main += f", nothing is shown on {_list(open_)}"
+        main += f", nothing is shown on {listed(open_)}"
     faulty = [run for run in (a, b) if any(alarm["level"] == "error" for alarm in runs[run].get("alarms", ()))]
-    warning = f" Do not build on this: there is an error alarm for {_list(faulty)}." if faulty else ""
+    warning = f" Do not build on this: there is an error alarm for {listed(faulty)}." if faulty else ""
     headline = f"{main}{',' if cost else ''} {cost}".strip() + "." + warning
 
     def told(key: str) -> str:
@@ -284,10 +294,11 @@ def _seeds(a: Mapping[str, Any], b: Mapping[str, Any], key: str, entry: Mapping[
             for part in key.removesuffix(".generations").split(".", 1):
                 value = value.get(part) if isinstance(value, Mapping) else None
             values.append(value)
-        if None not in values:
+        if None not in (*values, entry["value"][0]):  # of few answers, the same prompts may have no score in both
             signs.append((values[0] - values[1]) * entry["value"][0] > 0)
     return f"; same sign in {sum(signs)} of {len(signs)} seeds" if len(signs) > 1 else ""
 
 
-def _list(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The names as a sentence has them: "a, b and c"."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -6,10 +6,12 @@ from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from unipref.report._folder import REFERENCE
+from unipref.report._fronts import told_of_front
 from unipref.report._words import (
     NOTHING,
     Metric,
@@ -23,7 +25,7 @@ from unipref.report._words import (
     verdicts,
 )
 
-__all__ = ["render_table"]
+__all__ = ["entries_table", "fronts_told", "render_table"]
 
 GAP = "  "
 BEFORE = "before"
@@ -40,6 +42,12 @@ def render_table(summary: Mapping[str, Any]) -> RenderableType:
     return _Report(summary)
 
 
+def entries_table(summary: Mapping[str, Any], width: int) -> Iterator[RenderableType]:
+    """The numbers of all runs in lines of at most `width`, and what they mean."""
+    yield from _runs(summary, width)
+    yield from _legend(summary)
+
+
 @dataclass(frozen=True)
 class _Report:
     summary: Mapping[str, Any]
@@ -47,9 +55,9 @@ class _Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         summary, width = self.summary, options.max_width
         yield _opening(summary)
-        yield from _runs(summary, width)
-        yield from _legend(summary)
+        yield from entries_table(summary, width)
         yield from _differences(summary, width)
+        yield from fronts_told(summary)
         yield from _alarms(summary)
         yield from _verdicts(summary)
 
@@ -219,6 +227,15 @@ def _differences(summary: Mapping[str, Any], width: int) -> Iterator[Text]:
             line = _line(text)
             line.highlight_words([f" {word}"], style=_COLOURS.get(word, "dim"))
             yield line
+
+
+def fronts_told(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """Each front in words."""
+    for front in summary.get("fronts") or ():
+        yield Text()
+        yield Text.assemble(("Front", "bold cyan"), (f", {front['name']}" if front["name"] else "", "bold cyan"))
+        for sentence in told_of_front(summary, front):
+            yield Padding(Text(sentence), (0, 0, 0, 2))
 
 
 def _alarms(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
