@@ -23,6 +23,7 @@ from unipref.engine.readouts import (
     value_head,
 )
 from unipref.engine.scoring import reference_distribution, score
+from unipref.engine.skeleton import ModelFacts, model_facts
 from unipref.engine.weights import average, extrapolate, load_weights
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "READOUTS",
     "Distribution",
     "Head",
+    "ModelFacts",
     "Policy",
     "TokenMask",
     "Values",
@@ -44,6 +46,7 @@ __all__ = [
     "load_tokenizer",
     "load_weights",
     "make_head",
+    "model_facts",
     "reference_distribution",
     "reward_head",
     "score",

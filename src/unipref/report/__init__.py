@@ -5,6 +5,8 @@ from pathlib import Path
 from unipref.report._comparison import COMPARISON, render_comparison, write_comparison, write_table
 from unipref.report._doctor import render_doctor
 from unipref.report._doctor_page import write_doctor_page
+from unipref.report._explained_table import render_explanation
+from unipref.report._explanation import EXPLANATION, write_explanation
 from unipref.report._folder import curves_of
 from unipref.report._page import CURVES, write_page
 from unipref.report._runs import RUNS, render_runs, write_runs
@@ -14,17 +16,20 @@ from unipref.report.table import render_table
 __all__ = [
     "COMPARISON",
     "CURVES",
+    "EXPLANATION",
     "RUNS",
     "SAMPLES",
     "curves_of",
     "label",
     "render_comparison",
     "render_doctor",
+    "render_explanation",
     "render_runs",
     "render_samples",
     "render_table",
     "scores_line",
     "write_doctor_page",
+    "write_explanation",
     "write_report",
     "write_samples",
     "write_table",
@@ -37,7 +42,7 @@ def write_report(run_folder: Path | str) -> Path:
     Raises:
         DataError: the folder holds no `summary.json`, `comparison.json` or `runs.json`.
     """
-    for kept, write in ((COMPARISON, write_comparison), (RUNS, write_runs)):
+    for kept, write in ((COMPARISON, write_comparison), (RUNS, write_runs), (EXPLANATION, write_explanation)):
         if (Path(run_folder) / kept).exists():
             return write(run_folder)
     return write_page(run_folder)

@@ -18,6 +18,7 @@ __all__ = [
     "lift",
     "name_of",
     "only_here",
+    "overlooks",
     "plural",
     "prefers",
     "short",
@@ -82,6 +83,11 @@ def prefers(name: str) -> str:
         ('people prefer', 'gpt4 prefers')
     """
     return f"{who(name)} {'prefer' if _many(name) else 'prefers'}"
+
+
+def overlooks(name: str) -> str:
+    """The title of what a mechanism gives less weight than another does."""
+    return f"What {who(name)} {'overlook' if _many(name) else 'overlooks'}"
 
 
 def domain_named(name: str) -> str:
@@ -151,8 +157,9 @@ def standing(entry: Mapping[str, Any], *, trusted: bool) -> dict[str, str]:
         aside = "" if _clear(entry) else ", but the interval does not confirm it"
     if entry["drives"]:
         return {"word": "higher", "told": f"drives; {kept}{aside}", "interval": interval}
-    why = "not said to drive, as the explanation is not trusted" if not trusted else "not shown to drive"
-    return {"word": "unclear", "told": f"{why}; {kept}" if kept else why, "interval": interval}
+    # where nothing is trusted the page says so once
+    told = [*(["not shown to drive"] if trusted else []), *([kept] if kept else [])]
+    return {"word": "unclear", "told": "; ".join(told), "interval": interval}
 
 
 def confirmed(entry: Mapping[str, Any]) -> bool:

@@ -60,7 +60,7 @@ def _view(told: Mapping[str, Any]) -> dict[str, Any]:
     mechanisms = {name: told["mechanisms"][name] for name in names}
     main = mechanisms[told["main"]]
     return {
-        "told": told,
+        "found": told,
         "words": words,
         "name": f"{told['name']}, explained",
         "version": told["version"],
@@ -86,6 +86,7 @@ def _view(told: Mapping[str, Any]) -> dict[str, Any]:
         },
         "glossary": [_concept(told, key, each) for key, each in told["concepts"].items()],
         "data": data_view({each["source"]: each["report"] for each in told["data"]}),
+        "recipe": "",
         "n_open": N_OPEN,
     }
 
@@ -277,9 +278,9 @@ def _compared(told: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 def _between(told: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     a, b = pair["a"], pair["b"]
+    sure = all(told["mechanisms"][name]["trusted"] for name in (a, b))
     sides = [
-        {"title": f"What {words.who(less)} overlook{'' if less in ('people', words.UNNAMED) else 's'}",
-         "more": more, "less": less,
+        {"title": f"{words.overlooks(less)}: more weight" if sure else "More weight", "more": more, "less": less,
          "rows": [{**entry, "name": words.name_of(told, entry["concept"])} for entry in pair["overlooked"]
                   if sign * entry["difference"] > 0]}
         for sign, more, less in ((1, a, b), (-1, b, a))
@@ -297,6 +298,7 @@ def _between(told: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]
         **pair,
         "sides": sides,
         "agree": agree,
+        "trusted": sure,
         "apart": not domains[0] & domains[1],
         "shown": NOTHING if pair["similarity"] is None else f"{pair['similarity']:.2f}".replace("-", MINUS),
         "agreement": agreement or [None] * 3,
@@ -351,7 +353,7 @@ def _preferred(pair: Mapping[str, Any]) -> str:
     if pair["p"] == 0.5:
         return "a tie"
     share = max(pair["p"], 1 - pair["p"])
-    return ("first" if pair["p"] > 0.5 else "second") + ("" if share == 1 else f" ({100 * share:.0f} % of the vote)")
+    return ("first" if pair["p"] > 0.5 else "second") + ("" if share == 1 else f" ({100 * share:.0f} %)")
 
 
 def _expected(pair: Mapping[str, Any]) -> str:
