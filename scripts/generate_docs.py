@@ -333,11 +333,15 @@ def sections() -> list[tuple[str, type[BaseModel]]]:
         ("`model_options.lora`", config.Lora),
         ("`references`", config.Reference),
         ("`data`", config.DataOptions),
+        ("`collect`", config.Collect),
+        ("`judges.NAME` and `collect.label`", config.ScorerChoice),
         ("`objectives.NAME`", config.DesignerObjective),
         ("`train`", config.TrainOptions),
         ("`train.bounds`", config.Bounds),
         ("`stages` and `runs.NAME`", config.Stage),
         ("`stages.operators`", config.DataOperator),
+        ("`fronts.NAME`", config.Front),
+        ("`fronts.NAME.axes`", config.Axis),
         ("`sampling`", config.Sampling),
     ]
 

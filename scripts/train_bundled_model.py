@@ -39,6 +39,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from unipref.data.corpora import undo_tokenization
 from unipref.data.split import conversation_key, is_heldout
 
 ASSETS = Path(__file__).resolve().parents[1] / "src" / "unipref" / "assets"
@@ -119,21 +120,6 @@ def read_pairs() -> tuple[list[Pair], int]:
                 continue
             pairs.append(Pair(chosen, rejected, is_heldout(conversation_key(chosen[0][1]), share=HH_SHARE)))
     return pairs, n_malformed
-
-
-def undo_tokenization(text: str) -> str:
-    """`text` with the spaces that the corpora's own tokenizers put around punctuation taken out.
-
-    Example:
-        >>> undo_tokenization("it does n't work ( yet ) , he said .")
-        "it doesn't work (yet), he said."
-    """
-    text = re.sub(r"\s*``\s*(.*?)\s*(?:''|``)", r' "\1"', text)
-    text = re.sub(r'" ([^"\n]*?) "', r'"\1"', text)
-    text = re.sub(r" (n't|'(?:s|m|re|ve|ll|d))\b", r"\1", text)
-    text = re.sub(r" +([.,!?;:%)\]])", r"\1", text)
-    text = re.sub(r"([(\[$]) +", r"\1", text)
-    return re.sub(r"[ \t]+", " ", re.sub(r" *\n *", "\n", text)).strip()
 
 
 def _members(corpus: str, pattern: str) -> Iterator[str]:

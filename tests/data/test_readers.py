@@ -192,6 +192,15 @@ def test_text_parts_of_a_message_are_joined():
         ("messages", {"messages": [assistant("a")]}),
         ("text", {"text": "a"}),
         ("prompt_only", {"prompt": "p"}),
+        ("votes", {"response_a": "a", "response_b": "b", "n_a": 2, "n_b": 1}),
+        (
+            "summaries",
+            {
+                "reviews": ["r"],
+                "summary-pairs": {"summary-one": {"summary-text": "a"}, "summary-two": {"summary-text": "b"}},
+                "preference-data": 1,
+            },
+        ),
         ("tree", {"prompt": "p", "nodes": [{"id": 0, "text": "a"}]}),
         (
             "joint",

@@ -18,12 +18,14 @@ from unipref.recipes import load_recipe
 from unipref.recipes.align import align
 from unipref.recipes.stage import Interrupted
 
+DATA = {"train": "bundled:hh-harmless", "limit": 24, "eval_limit": 12, "max_length": 160}
+
 
 def recipe(model, **changes):
     values = {
         "name": "small",
         "model": str(model),
-        "data": {"train": "bundled:hh-harmless", "limit": 24, "eval_limit": 12, "max_length": 160},
+        "data": DATA,
         "objectives": {
             "reading_level": {"scorer": "reading_level", "weight": 0.5},
             "detail": {"scorer": "length", "weight": 0.5, "options": {"cap": 60}},
@@ -230,6 +232,7 @@ def test_a_gate_that_never_opens_is_an_error_in_the_summary(small_model, tmp_pat
         runs={"upo": [{"method": "upo", "options": {"base": "dpo", "warmup_steps": 100}}]},
         controls={},
         sampling={"prompts": 0},
+        data={**DATA, "accept": ["warm-up"]},
     )
     summary = read(align(made, output=tmp_path / "closed"))
     assert [(a["level"], a["code"]) for a in summary["runs"]["upo"]["alarms"]] == [("error", "gate_closed")]

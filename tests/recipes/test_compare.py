@@ -153,6 +153,15 @@ def test_the_rate_is_the_best_on_validation(whole):
         assert entry["learning_rate"] == best["learning_rate"]
 
 
+def test_what_the_doctor_found_of_every_method_before_training_is_kept_and_shown(whole):
+    _, folder = whole
+    found = read(folder, "doctor.json")
+    (fed,) = [one for one in found["findings"] if one["code"] == "method-needs"]
+    assert fed["level"] == "fine"
+    assert all(method in fed["says"] for method in ("sft", "dpo", "simpo", "kto"))
+    assert 'id="doctor"' in (folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_test_rows_are_met_by_the_chosen_rate_alone(whole):
     _, folder = whole
     for name, entry in read(folder)["methods"].items():

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from unipref.core.errors import DataError, import_extra, nearest
+from unipref.data.corpora import review_openings
 from unipref.data.report import RowFault
 
 __all__ = ["Source", "open_source"]
 
 BUNDLED = {"hh-harmless": ("hh_harmless", "harmless_base_test.jsonl.gz")}
+MADE = {"review-openings": review_openings}  # bundled, too: rows that are made from the bundled corpora
 _SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?(:[\w.\[\]%-]+)?")
 
@@ -46,9 +48,9 @@ def open_source(source: Any) -> Source:
     """All rows of `source`.
 
     Args:
-        source: path of a .jsonl, .json, .csv or .parquet file (each also .gz); "bundled:hh-harmless"; a folder that
-            `datasets` saved; a hub id with an optional split ("org/name:test"); a sequence of mappings; or a
-            `datasets.Dataset`.
+        source: path of a .jsonl, .json, .csv or .parquet file (each also .gz); "bundled:hh-harmless", or
+            "bundled:review-openings" (prompts alone); a folder that `datasets` saved; a hub id with an optional split
+            ("org/name:test"); a sequence of mappings; or a `datasets.Dataset`.
 
     Raises:
         DataError: it is missing, empty, not UTF-8, or not the kind of file that its name says.
@@ -75,8 +77,11 @@ def open_source(source: Any) -> Source:
 def _open_named(name: str) -> Source:
     if name.startswith("bundled:"):
         key = name.removeprefix("bundled:")
+        if key in MADE:
+            rows, sha256 = MADE[key]()
+            return Source(name, list(enumerate(rows, 1)), sha256=sha256)
         if key not in BUNDLED:
-            raise DataError(f"no bundled data named {key!r}{nearest(key, BUNDLED)}")
+            raise DataError(f"no bundled data named {key!r}{nearest(key, [*BUNDLED, *MADE])}")
         folder, file = BUNDLED[key]
         return _parse(name, file, resources.files("unipref").joinpath("assets", folder, file).read_bytes())
     path = Path(name).expanduser()

@@ -13,7 +13,7 @@ from unipref.data import as_pairs, limit_records
 from unipref.engine import Policy, score
 from unipref.evaluate import generation_rows, pair_rows
 from unipref.recipes.config import Recipe
-from unipref.rewards import DesignerObjectives
+from unipref.rewards import DesignerObjectives, Judges
 from unipref.sampling import generate
 from unipref.training import Example, autocast, resolve_precision
 
@@ -49,7 +49,7 @@ def judge_pairs(recipe: Recipe, examples: Sequence[Example], *, seed: int) -> li
         [e.record for e in examples],
         logp=[e.ref_logp["logp"] for e in examples],
         ref_logp=[e.ref_logp["ref_logp"] for e in examples],
-        aux=list(recipe.objectives),
+        aux=recipe.scores,
         seed=seed,
     )
 
@@ -57,6 +57,7 @@ def judge_pairs(recipe: Recipe, examples: Sequence[Example], *, seed: int) -> li
 def sample(
     recipe: Recipe,
     designer: DesignerObjectives | None,
+    judges: Judges | None,
     examples: Sequence[Example],
     policy: Policy,
     base: Policy,
@@ -92,8 +93,9 @@ def sample(
         logp = score(policy, tries, max_tokens=budget)
         ref_logp = score(base, tries, max_tokens=budget)
     aux = {}
-    if designer is not None:
-        aux = designer.score_texts([r.items[0].context for r in prompts], [sample.text for sample in samples])
+    for scorers in (designer, judges):
+        if scorers is not None:
+            aux |= scorers.score_texts([r.items[0].context for r in prompts], [sample.text for sample in samples])
     return generation_rows(
         prompts,
         samples,

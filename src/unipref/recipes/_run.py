@@ -17,17 +17,19 @@ from transformers.utils import logging as transformers_logging
 from unipref.core.errors import ConfigError
 from unipref.core.io import to_json, write_text
 from unipref.core.records import Record
-from unipref.data import is_heldout, limit_records, read_records, split_records
+from unipref.data import DataReport, is_heldout, limit_records, read_records, split_records
 from unipref.engine import Policy
-from unipref.recipes.config import Recipe, Stage
+from unipref.recipes._collecting import collected
+from unipref.recipes.config import DesignerObjective, Recipe, ScorerChoice, Stage
 from unipref.recipes.stage import run_stage, stage_done
 from unipref.recipes.workbench import Workbench
-from unipref.rewards import DesignerObjectives
+from unipref.rewards import DesignerObjectives, Judges, make_scorer
 from unipref.store import ScoreStore
 
 __all__ = [
     "VALIDATION_SHARE",
     "RunData",
+    "described",
     "prepare_folder",
     "progress",
     "quiet_transformers",
@@ -44,13 +46,26 @@ Show = Callable[[int, int, Mapping[str, Any]], None]
 
 @dataclass
 class RunData:
-    """The records of a run and what is to be told of them."""
+    """The records of a run and what is to be told of them.
+
+    Attributes:
+        read: the account of the training file's rows; of prompts that were answered, from prompts to pairs.
+        judges: what grades generations besides `designer`.
+    """
 
     train: list[Record]
     validation: list[Record]
     heldout: list[Record]
     report: dict[str, Any]
     designer: DesignerObjectives | None
+    read: DataReport
+    judges: Judges | None = None
+
+
+def described(data: RunData) -> dict[str, dict[str, Any]]:
+    """What scores stand for, by name: the designer objectives, then the judges."""
+    own = {} if data.designer is None else data.designer.describe()
+    return own | ({} if data.judges is None else data.judges.describe())
 
 
 @contextlib.contextmanager
@@ -94,11 +109,18 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
 
 
 def read_data(
-    recipe: Recipe, store: ScoreStore, console: Console | None, *, validation_share: float | None = None
+    recipe: Recipe,
+    store: ScoreStore | None,
+    console: Console | None,
+    *,
+    folder: Path | None = None,
+    validation_share: float | None = None,
 ) -> RunData:
     """The records of `recipe`, split and scored by its designer objectives.
 
     Args:
+        folder: the run folder, where a recipe that collects its pairs keeps them. Without it nothing is sampled: the
+            records of such a recipe are its prompts, and objectives and judges have nothing to score.
         console: where to tell what was found; None: nowhere.
         validation_share: share of the training conversations that validation takes; None: VALIDATION_SHARE where a
             stage evaluates while it trains, and nothing otherwise.
@@ -124,6 +146,12 @@ def read_data(
         raise ConfigError("no record is held out; raise data.eval_share or give data.eval")
     train = limit_records(train, options.limit)[0] if options.limit else train
     heldout = limit_records(heldout, options.eval_limit)[0] if options.eval_limit else heldout
+    if recipe.collect is not None and folder is not None:
+        train, report = _collected(recipe, train, "train", folder, store, console)
+        heldout, held_report = _collected(recipe, heldout, "heldout", folder, store, console)
+        report.notes += _not_collected(recipe)
+        told["collected"] = {"train": report.to_dict(), "heldout": held_report.to_dict()}
+    scorable = recipe.collect is None or folder is not None
     validation: list[Record] = []
     share = validation_share
     if any(recipe.train_of(stage).eval_steps for stages in recipe.run_plan().values() for stage in stages):
@@ -135,7 +163,7 @@ def read_data(
             sides[is_heldout(record.conversation, share=share, salt=VALIDATION_SALT)].append(record)
         train, validation = sides
     designer = None
-    if recipe.objectives:
+    if recipe.objectives and scorable:
         specs = {name: objective.model_dump(exclude_none=True) for name, objective in recipe.objectives.items()}
         designer = DesignerObjectives.from_config(specs, missing=recipe.missing_rewards)
         designer, train, found = designer.fit_score(train, store=store)
@@ -146,6 +174,16 @@ def read_data(
         if console is not None:
             for sentence in found.notes:
                 console.print(f"note: {sentence}", highlight=False)
+    judges = None
+    if recipe.judges and scorable:
+        judges = Judges({name: make_scorer(judge.model_dump()) for name, judge in recipe.judges.items()})
+        heldout = judges.score_records(heldout, store=store)
+        told["judges"] = {"notes": _self_graded(recipe)}
+        if console is not None:
+            for sentence in told["judges"]["notes"]:
+                console.print(f"warning: {sentence}", highlight=False)
+    if scorable and (facts := _facts(recipe)):
+        told["scorers"] = facts
     told["split"] = {
         "train": len(train),
         "validation": len(validation),
@@ -156,7 +194,44 @@ def read_data(
     if console is not None:
         console.print(report.describe())
         console.print(f"{len(train)} records to train on, {len(heldout)} held out (no conversation is in both).")
-    return RunData(train, validation, heldout, told, designer)
+    return RunData(train, validation, heldout, told, designer, report, judges)
+
+
+def _collected(
+    recipe: Recipe,
+    prompts: Sequence[Record],
+    part: str,
+    folder: Path,
+    store: ScoreStore | None,
+    console: Console | None,
+) -> tuple[list[Record], DataReport]:
+    with progress(console, f"answers ({part})") as show:
+        return collected(recipe, prompts, part, folder, store, lambda done, total: show(done, total, {}))
+
+
+def _trained_on(recipe: Recipe) -> dict[str, DesignerObjective | ScorerChoice]:
+    """What scores enter training by, by their key in the recipe."""
+    label = {} if recipe.collect is None else {"collect.label": recipe.collect.label}
+    return {**{f"objectives.{name}": objective for name, objective in recipe.objectives.items()}, **label}
+
+
+def _self_graded(recipe: Recipe) -> list[str]:
+    """A sentence for every judge that is trained on as well."""
+    return [
+        f"the judge {name} is {key}: what is trained on grades itself; give the judge another scorer, or other data "
+        "(half: second)"
+        for name, judge in recipe.judges.items()
+        for key, choice in _trained_on(recipe).items()
+        if judge.same_as(choice)
+    ]
+
+
+def _facts(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """What scorers that were fitted here say of themselves, by their key in the recipe."""
+    judges = {f"judges.{name}": judge for name, judge in recipe.judges.items()}
+    chosen = {**_trained_on(recipe), **judges}
+    scorers = {key: make_scorer({"scorer": each.scorer, "options": each.options}) for key, each in chosen.items()}
+    return {key: scorer.facts() for key, scorer in scorers.items() if hasattr(scorer, "facts")}
 
 
 def _not_collected(recipe: Recipe) -> list[str]:

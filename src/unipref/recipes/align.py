@@ -13,11 +13,20 @@ from rich.console import Console
 import unipref
 from unipref.core.io import read_jsonl, write_json, write_text
 from unipref.engine import Policy, load_model, load_tokenizer
-from unipref.evaluate import alarms, differences, summarise, summarise_reference
+from unipref.evaluate import alarms, differences, fronts, summarise, summarise_reference
 from unipref.recipes._judging import Rows, compared, judge_pairs, judging_precision, sample
-from unipref.recipes._run import RunData, prepare_folder, quiet_transformers, read_data, run_stages, stage_key
+from unipref.recipes._run import (
+    RunData,
+    described,
+    prepare_folder,
+    quiet_transformers,
+    read_data,
+    run_stages,
+    stage_key,
+)
 from unipref.recipes.citations import bibliography
 from unipref.recipes.config import Recipe
+from unipref.recipes.doctor import before_training
 from unipref.recipes.fit import check_data
 from unipref.recipes.stage import check_trackers, examples_of
 from unipref.report import write_report
@@ -46,7 +55,10 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
     processes().wait_for_everyone()
     store = ScoreStore(folder.parent / ".scores")
     with quiet_transformers():
-        data = read_data(recipe, store, console if rank0 else None)
+        data = read_data(recipe, store, console if rank0 else None, folder=folder)
+        if rank0:
+            before_training(recipe, data, folder, console)
+        processes().wait_for_everyone()
         check_data(recipe, data.train)
         if rank0:
             write_json(folder / "data.json", data.report)
@@ -151,7 +163,7 @@ def _judge(recipe: Recipe, data: RunData, model: Path | str, reference: str, sto
     keep = {"store": store, "precision": precision, "max_tokens": 2 * recipe.train.max_tokens_per_forward}
     cache_references(examples, policy, name="logp", **keep)
     cache_references(examples, base, name="ref_logp", **keep)
-    written = sample(recipe, data.designer, examples, policy, base, tokenizer, precision, seed=seed)
+    written = sample(recipe, data.designer, data.judges, examples, policy, base, tokenizer, precision, seed=seed)
     return Rows(judge_pairs(recipe, examples, seed=seed), written)
 
 
@@ -161,7 +173,7 @@ def _judge(recipe: Recipe, data: RunData, model: Path | str, reference: str, sto
 def _summarise(
     recipe: Recipe, folder: Path, data: RunData, finals: Sequence[_Final], rows: Mapping[str, Rows]
 ) -> dict[str, Any]:
-    names = list(recipe.objectives)
+    names = recipe.scores
     reference = summarise_reference(rows["reference"].pairs, rows["reference"].generations, designer=names)
     runs: dict[str, Any] = {}
     for run in recipe.run_plan():
@@ -190,13 +202,30 @@ def _summarise(
         "version": unipref.__version__,
         "recipe": recipe.resolved(),
         "data": data.report,
-        "designer": {} if data.designer is None else data.designer.describe(),
+        "designer": described(data),
         "runs": runs,
         "differences": differences(
             {run: (rows[run].pairs, rows[run].generations) for run in runs}, recipe.controls, designer=names
         ),
         "reference": reference,
+        "fronts": _fronts(recipe, rows),
     }
+
+
+def _fronts(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
+    """The trade-offs that the recipe asks for, the model before alignment among the points."""
+    signs = {"higher": 1, "lower": -1}
+    return [
+        fronts(
+            {run: (found.pairs, found.generations) for run, found in rows.items() if run != "reference"},
+            asked.families,
+            [(axis.metric, signs[axis.better]) for axis in asked.axes],
+            designer=recipe.scores,
+            reference=(rows["reference"].pairs, rows["reference"].generations),
+            name=name,
+        )
+        for name, asked in recipe.fronts.items()
+    ]
 
 
 def _diagnostics(logs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

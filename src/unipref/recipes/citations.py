@@ -17,7 +17,8 @@ def keys_used(recipe: Recipe, stages: Iterable[Stage] | None = None) -> list[str
     """Keys of the stages' methods, of what these build upon by name, of operators and of scorers, each once."""
     if stages is None:
         stages = (stage for run in recipe.run_plan().values() for stage in run)
-    scorers = (objective.scorer for objective in recipe.objectives.values())
+    labels = [] if recipe.collect is None else [recipe.collect.label]
+    scorers = (each.scorer for each in (*recipe.objectives.values(), *labels, *recipe.judges.values()))
     return list(dict.fromkeys([*(key for stage in stages for key in _of_stage(stage)), *scorers]))
 
 

@@ -33,10 +33,19 @@ from unipref.evaluate import (
     temperature_of,
 )
 from unipref.recipes._judging import Rows, compared, judge_pairs, judging_precision, sample
-from unipref.recipes._run import RunData, prepare_folder, quiet_transformers, read_data, run_stages, stage_key
+from unipref.recipes._run import (
+    RunData,
+    described,
+    prepare_folder,
+    quiet_transformers,
+    read_data,
+    run_stages,
+    stage_key,
+)
 from unipref.recipes._source import yaml_value
 from unipref.recipes.citations import bibliography
 from unipref.recipes.config import Recipe, Stage, TrainOverrides, load_recipe
+from unipref.recipes.doctor import before_training
 from unipref.recipes.fit import check_data
 from unipref.recipes.stage import (
     check_trackers,
@@ -201,14 +210,18 @@ def compare(
     folder = Path(output) if output is not None else recipe.folder.with_name(f"{recipe.folder.name}-compare")
     store = ScoreStore(folder.parent / ".scores")
     with quiet_transformers():
-        data = read_data(recipe, store, console, validation_share=validation_share)
+        if recipe.collect is not None:  # its pairs are kept in the folder
+            prepare_folder(folder, recipe, resume=resume)
+        data = read_data(recipe, store, console, folder=folder, validation_share=validation_share)
         plan, left_out = _feasible(plan, data.train)
         chosen = names[baseline] if baseline is not None else plan.methods[0].name
         if chosen not in {method.name for method in plan.methods}:
             reason = next(each["reason"] for each in left_out if each["method"] == chosen)
             raise ConfigError(f"--baseline: {chosen} is left out: {reason}")
         _check_validation(plan, data)
-        prepare_folder(folder, recipe, resume=resume)
+        if recipe.collect is None:
+            prepare_folder(folder, recipe, resume=resume)
+        before_training(plan.as_recipe(), data, folder, console)
         write_json(folder / "data.json", data.report)
         job = _Job(plan, folder, data, store, console, resume=resume, keep_models=keep_models)
         with _settled():
@@ -220,7 +233,7 @@ def compare(
             "command": command,
             "recipe": recipe.resolved(),
             "data": data.report,
-            "designer": {} if data.designer is None else data.designer.describe(),
+            "designer": described(data),
             "settings": plan.describe() | {"baseline": chosen},
             **job.summary(found, chosen),
             "left_out": left_out,
@@ -294,6 +307,12 @@ class _Plan:
         changes = TrainOverrides.model_validate({**self.train, "learning_rate": rate})
         return method.stage.model_copy(update={"train": changes}).in_rounds()
 
+    def as_recipe(self) -> Recipe:
+        """The recipe with a run for each method at its highest rate, as the doctor looks at it."""
+        runs = {method.name: tuple(self.stages(method, self.rates_of(method)[-1])) for method in self.methods}
+        own = {"stages": self.shared, "runs": runs, "controls": {}, "fronts": {}, "seeds": self.seeds}
+        return self.recipe.model_copy(update=own)
+
     @property
     def unequal(self) -> str:
         """Why the methods did not get the same tuning; empty where they did."""
@@ -346,7 +365,8 @@ def _check_validation(plan: _Plan, data: RunData) -> None:
 def _lack(plan: _Plan, method: Method, records: Sequence[Record]) -> str:
     """What the data or the recipe lack for `method`; empty where nothing."""
     try:
-        own = {"stages": [], "runs": {method.name: [method.stage.model_dump(mode="json")]}, "controls": {}}
+        own = {"stages": [], "runs": {method.name: [method.stage.model_dump(mode="json")]}}
+        own |= {"controls": {}, "fronts": {}}  # they name the recipe's own runs
         check_data(load_recipe({**plan.recipe.resolved(), **own}, validate_files=False), records)
     except (ConfigError, DataError) as err:
         return re.sub(r"^\s*runs\.\S+: ", "", str(err).splitlines()[-1])
@@ -548,7 +568,8 @@ class _Job:
         examples = self._examples("heldout", seed)
         with self._on_device(policy, base):
             policy.eval()
-            return sample(self.recipe, self.data.designer, examples, policy, base, tokenizer, self.precision, seed=seed)
+            scorers = self.data.designer, self.data.judges
+            return sample(self.recipe, *scorers, examples, policy, base, tokenizer, self.precision, seed=seed)
 
     def _judge(self, policy: Policy, path: Path, seed: int) -> None:
         pairs = self._pairs(policy, "heldout", seed)
@@ -560,7 +581,7 @@ class _Job:
 
     def summary(self, found: Mapping[str, Mapping[str, Any]], baseline: str) -> dict[str, Any]:
         """What `comparison.json` says of the methods and of the model before them."""
-        names = list(self.recipe.objectives)
+        names = self.recipe.scores
         rows = {}
         for method in self.plan.methods:
             result = found[method.name]

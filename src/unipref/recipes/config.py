@@ -22,21 +22,26 @@ from pydantic_core import PydanticCustomError
 
 from unipref.core.cards import Card, get_method
 from unipref.core.errors import ConfigError, UniprefError, nearest
-from unipref.evaluate import DEFAULT_BOUNDS
+from unipref.evaluate import DEFAULT_BOUNDS, metrics_of
 from unipref.objectives import as_objective
+from unipref.online import PAIRS, PREFERENCES
 from unipref.recipes._source import Key, Source, dotted, merged, read_yaml
 from unipref.recipes.composition import Composition, collected_by, rounds_of
 
 __all__ = [
+    "Axis",
     "Bounds",
+    "Collect",
     "DataOperator",
     "DataOptions",
     "DesignerObjective",
+    "Front",
     "Lora",
     "ModelOptions",
     "Recipe",
     "Reference",
     "Sampling",
+    "ScorerChoice",
     "Stage",
     "TrainOptions",
     "bundled_recipes",
@@ -128,11 +133,23 @@ def _format_exists(name: str) -> str:
     return name
 
 
+def _checks_exist(codes: tuple[str, ...]) -> tuple[str, ...]:
+    from unipref.data import CHECKS
+    from unipref.recipes._recipe_checks import RECIPE_CHECKS
+
+    known = {**CHECKS, **RECIPE_CHECKS}
+    for code in codes:
+        if code not in known:
+            raise _fault(f"no check is called {code!r}{nearest(code, known)}")
+    return codes
+
+
 class DataOptions(_Section):
     """Which preferences are read and how they are split."""
 
     train: str = Field(
-        description="a file (JSON lines, JSON, CSV, Parquet, gzip), a hub data set, or `bundled:hh-harmless`"
+        description="a file (JSON lines, JSON, CSV, Parquet, gzip), a hub data set, `bundled:hh-harmless`, or for "
+        "`collect` a file with prompts alone, such as `bundled:review-openings`"
     )
     eval: str | None = Field(
         None, description="held-out data; null holds out `eval_share` of the conversations in `train`"
@@ -147,6 +164,9 @@ class DataOptions(_Section):
         512, description="tokens of context and response together; longer ones are cut and counted"
     )
     strict: bool = Field(False, description="a faulty row is an error; otherwise it is set aside and counted")
+    accept: Annotated[tuple[str, ...], AfterValidator(_checks_exist)] = Field(
+        (), description="findings of `unipref doctor` that were looked at: train in spite of these errors"
+    )
 
 
 class DesignerObjective(_Section):
@@ -162,6 +182,77 @@ class DesignerObjective(_Section):
     )
     normalise: Literal["none", "minmax", "zscore"] = Field(
         "none", description="`minmax`: training responses fill 0 to 1; `zscore`: they have mean 0 and deviation 1"
+    )
+
+
+class ScorerChoice(_Section):
+    """A scorer with its options: what labels collected answers, or a judge, which grades and never enters a reward."""
+
+    scorer: str = Field(description="what scores a response; `unipref methods --kind scorer` lists them")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="options of the scorer; `unipref methods KEY` lists them"
+    )
+
+    @model_validator(mode="after")
+    def _scorer_exists(self) -> "ScorerChoice":
+        from unipref.rewards import make_scorer
+
+        try:
+            make_scorer(self.model_dump())
+        except UniprefError as err:
+            _refuse([(("options",) if self.options else ("scorer",), str(err))])
+        return self
+
+    def same_as(self, other: "ScorerChoice | DesignerObjective") -> bool:
+        """Whether both score alike: the same scorer with the same options, defaults filled in."""
+        from unipref.rewards import make_scorer
+
+        return make_scorer(self.model_dump()) == make_scorer({"scorer": other.scorer, "options": other.options})
+
+
+class Collect(_Section):
+    """Preference pairs from the start model's own answers: `data.train` gives the prompts, a scorer the labels.
+
+    The start model is the recipe's `model`. It answers once, before anything is trained, and all runs train on these
+    pairs. Held-out prompts get pairs of their own, in the same way, which are only evaluated on.
+    """
+
+    label: ScorerChoice = Field(description="the scorer whose higher value is preferred: the user's reward")
+    responses: Annotated[Int, Field(ge=2)] = Field(2, description="answers to every prompt")
+    max_new_tokens: Count = Field(64, description="longest answer in tokens")
+    temperature: Annotated[Float, Field(gt=0)] = Field(1.0, description="temperature of the draw")
+    top_p: Annotated[Float, Field(gt=0, le=1)] = Field(
+        1.0, description="draw from the smallest set of tokens with this probability"
+    )
+    seed: Annotated[Int, Field(ge=0)] = Field(0, description="seed of the draw")
+    pairs: Literal[PAIRS] = Field(
+        "best_worst", description="of a prompt's answers: the best and the worst, `all` pairs, or the `first_two`"
+    )
+    preference: Literal[PREFERENCES] = Field(
+        "hard",
+        description="`hard`: the higher score wins; `bradley_terry`: a soft label, sigmoid of the difference / scale",
+    )
+    scale: Positive = Field(1.0, description="of `bradley_terry`, in the label's units")
+    min_gap: Annotated[Float, Field(ge=0)] = Field(
+        0.0, description="pairs whose scores are less apart are left out, and counted"
+    )
+
+
+class Axis(_Section):
+    """One axis of a front."""
+
+    metric: str = Field(
+        description="as in the report's table of differences: `kl`, `length`, `accuracy`, `aux.NAME.generations`, ..."
+    )
+    better: Literal["higher", "lower"] = Field(description="which side of it is wanted")
+
+
+class Front(_Section):
+    """Runs as points, methods as families of runs, and the area that each family reaches."""
+
+    axes: Annotated[tuple[Axis, ...], Field(min_length=2, max_length=3)] = Field(description="two or three axes")
+    families: Annotated[dict[Name, Names], Field(min_length=1)] = Field(
+        description="family: its runs, such as one method over a sweep of its strength"
     )
 
 
@@ -370,10 +461,16 @@ class Recipe(_Section):
         (Reference(model="model"),), description="what log-ratios are taken against; an entry may be its `model` alone"
     )
     data: DataOptions = Field(description="preferences")
+    collect: Collect | None = Field(
+        None, description="make preferences of the start model's own answers to `data`'s prompts; null: `data` has them"
+    )
     objectives: dict[Name, DesignerObjective] = Field(default_factory=dict, description="designer objectives by name")
     missing_rewards: Literal["skip", "renormalise"] = Field(
         "skip",
         description="a response that an objective cannot score has no reward, or the others' weights are scaled up",
+    )
+    judges: dict[Name, ScorerChoice] = Field(
+        default_factory=dict, description="scorers by name that grade what is evaluated and never enter the reward"
     )
     train: TrainOptions = Field(TrainOptions(), description="settings of every stage")
     stages: tuple[Stage, ...] = Field((), description="stages that every run shares, in order")
@@ -382,6 +479,9 @@ class Recipe(_Section):
         description="named runs, each a list of further stages; without any, `stages` is the one run",
     )
     controls: dict[str, Names] = Field(default_factory=dict, description="run: the run, or runs, it is compared with")
+    fronts: dict[Name, Front] = Field(
+        default_factory=dict, description="trade-offs to draw by name: runs on two or three axes, by family"
+    )
     seeds: Annotated[_Filled[Annotated[Int, Field(ge=0)]], AfterValidator(_distinct)] = Field(
         (0,), description="train every run once per seed"
     )
@@ -391,6 +491,11 @@ class Recipe(_Section):
     def folder(self) -> Path:
         """The run folder."""
         return Path(self.output) if self.output is not None else Path("runs") / self.name
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of what responses are scored by in an evaluation: the designer objectives, then the judges."""
+        return [*self.objectives, *self.judges]
 
     def run_plan(self) -> dict[str, list[Stage]]:
         """The stages of every run, the shared ones first; a loop is one stage per round."""
@@ -429,8 +534,10 @@ class Recipe(_Section):
             [
                 *self._name_faults(),
                 *self._objective_faults(),
+                *self._judge_faults(),
                 *self._stage_faults(),
                 *self._control_faults(),
+                *self._front_faults(),
                 *self._reference_faults(),
                 *self._adapter_faults(),
             ]
@@ -484,6 +591,35 @@ class Recipe(_Section):
                     yield ("controls", run), f"no run is called {name!r}{nearest(name, plan)}"
             if run in others:
                 yield ("controls", run), "a run cannot be its own control"
+
+    def _judge_faults(self) -> Iterator[tuple[Key, str]]:
+        for name in self.judges:
+            if name in self.objectives:
+                yield ("judges", name), f"{name!r} is a designer objective, too; give the judge a name of its own"
+            elif name == "reward":
+                yield ("judges", name), "a judge cannot be called 'reward', the name of the combined score; rename it"
+
+    def _front_faults(self) -> Iterator[tuple[Key, str]]:
+        plan, metrics = self.run_plan(), metrics_of(self.scores)
+        for front, asked in self.fronts.items():
+            for i, axis in enumerate(asked.axes):
+                if axis.metric not in metrics:
+                    words = f"no metric is called {axis.metric!r}{nearest(axis.metric, metrics)}"
+                    yield ("fronts", front, "axes", i, "metric"), words
+                elif metrics[axis.metric][0] == 1 and not self.sampling.prompts:
+                    words = f"{axis.metric} is measured on generations; set sampling.prompts above 0"
+                    yield ("fronts", front, "axes", i, "metric"), words
+            if len({axis.metric for axis in asked.axes}) < len(asked.axes):
+                yield ("fronts", front, "axes"), "two axes have the same metric"
+            seen: dict[str, str] = {}
+            for family, runs in asked.families.items():
+                for run in runs:
+                    if run not in plan:
+                        yield ("fronts", front, "families", family), f"no run is called {run!r}{nearest(run, plan)}"
+                    elif run in seen:
+                        words = f"the run {run!r} is in {seen[run]!r} already; a run is in one family"
+                        yield ("fronts", front, "families", family), words
+                    seen.setdefault(run, family)
 
     def _adapter_faults(self) -> Iterator[tuple[Key, str]]:
         if self.model_options.lora is None or self.model_options.lora.merge:
@@ -580,7 +716,12 @@ def _known_keys(key: Key) -> list[str]:
         ("model_options", "lora"): Lora,
         ("references",): Reference,
         ("data",): DataOptions,
+        ("collect",): Collect,
+        ("collect", "label"): ScorerChoice,
         ("objectives",): DesignerObjective,
+        ("judges",): ScorerChoice,
+        ("fronts",): Front,
+        ("fronts", "axes"): Axis,
         ("train",): TrainOptions,
         ("train", "bounds"): Bounds,
         ("stages",): Stage,
@@ -588,7 +729,7 @@ def _known_keys(key: Key) -> list[str]:
         ("sampling",): Sampling,
     }
     sections = tuple(part for part in key if isinstance(part, str))
-    if sections[:1] in (("runs",), ("objectives",)):
+    if sections[:1] in (("runs",), ("objectives",), ("judges",), ("fronts",)):
         sections = (sections[0], *sections[2:])
     if sections[:1] in (("stages",), ("runs",)) and len(sections) > 1:
         sections = sections[1:]

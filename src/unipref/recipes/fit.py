@@ -11,7 +11,7 @@ from unipref.objectives import HEADS, as_objective
 from unipref.recipes.config import Recipe, Stage
 from unipref.recipes.stage import live_reference, prepare
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "check_stage"]
 
 _KNOWN = frozenset({"len", "weight", "group", "role", "preference", "margin", "uid", "embedding", *HEADS})
 
@@ -27,10 +27,15 @@ def check_data(recipe: Recipe, records: Sequence[Record]) -> None:
         for stage in stages:
             if stage not in seen:
                 seen.append(stage)
-                _check(recipe, stage, records)
+                check_stage(recipe, stage, records)
 
 
-def _check(recipe: Recipe, stage: Stage, records: Sequence[Record]) -> None:
+def check_stage(recipe: Recipe, stage: Stage, records: Sequence[Record]) -> int:
+    """How many records `stage` trains on, of `records`.
+
+    Raises:
+        ConfigError: as for `check_data`.
+    """
     objective = as_objective(stage.composition.objective)
     name = stage.method
     live_reference(recipe, objective)
@@ -55,6 +60,7 @@ def _check(recipe: Recipe, stage: Stage, records: Sequence[Record]) -> None:
     if missing:
         told = "; ".join(f"`{column}`: {how_to_make(column)}" for column in missing)
         raise ConfigError(f"{name} needs {told}; or use another method, such as dpo")
+    return len(prepared)
 
 
 def _present(records: Sequence[Record]) -> set[str]:

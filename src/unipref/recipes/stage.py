@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,17 @@ from unipref.training.callbacks import MetricsFile, Progress, StopOnSignal
 
 __all__ = [
     "Interrupted",
+    "Ready",
+    "arguments",
     "check_trackers",
     "examples_of",
+    "fill",
     "live_reference",
     "load_policy",
     "load_stage_tokenizer",
     "prepare",
     "run_stage",
+    "set_up",
     "stage_done",
     "write_model",
 ]
@@ -235,6 +239,95 @@ def check_trackers(options: TrainOptions) -> None:
             raise ConfigError(f"train.report_to: {name} is not installed; install it (pip install {name}) or set none")
 
 
+@dataclass
+class Ready:
+    """A stage that is loaded and tokenised; what references say of its examples is still to be filled in.
+
+    Attributes:
+        references: live references by column, as the trainer takes them.
+        held: what validation is made on.
+        precision: of the forward pass.
+        reports: the account of what validation keeps, and of the training examples' encoding.
+    """
+
+    policy: Policy
+    tokenizer: Any
+    objective: Objective
+    references: dict[str, Policy | None]
+    examples: list[Example]
+    held: list[Example]
+    options: TrainOptions
+    args: TrainingArguments
+    precision: str
+    reports: dict[str, DataReport]
+
+
+def set_up(
+    recipe: Recipe,
+    stage: Stage,
+    *,
+    start: Path | str,
+    folder: Path,
+    seed: int,
+    train: Sequence[Record],
+    validation: Sequence[Record],
+    bench: Workbench,
+    ends_with_checkpoint: bool = True,
+) -> Ready:
+    """What one stage trains with, on its device.
+
+    Args:
+        train: as `prepare` gives them.
+        validation: as the data give them.
+        ends_with_checkpoint: as for `arguments`.
+    """
+    options = recipe.train_of(stage)
+    objective = as_objective(stage.composition.objective)
+    validation, kept = _prepared_validation(stage, validation)
+    tokenizer = bench.tokenizer(start, lambda: load_stage_tokenizer(recipe, start))
+    torch.manual_seed(seed)
+    policy = bench.policy(start, lambda: load_policy(recipe, start), same=recipe.model_options.lora is None)
+    references = _live_references(recipe, objective, start)
+    torch.manual_seed(seed)
+    policy.heads.update(_heads(objective, policy, references.get("ref_logp") or policy, train))
+    if options.gradient_checkpointing:
+        policy.activation_checkpointing_enable()
+
+    encode = {
+        "max_length": recipe.data.max_length,
+        "strict": recipe.data.strict,
+        "mismatched_seed": seed if objective.statistics else None,
+        "tokens": objective.token_needs,
+    }
+    settings = (str(start), *encode.values())
+    examples, report = bench.examples(train, settings, lambda: examples_of(train, tokenizer, **encode))
+    held: list[Example] = []
+    if validation:
+        held, _ = bench.examples(validation, settings, lambda: examples_of(validation, tokenizer, **encode))
+    args, precision = arguments(
+        options,
+        output=folder / "checkpoints",
+        seed=seed,
+        n_records=len(examples),
+        has_validation=bool(held),
+        world=processes().num_processes,
+        ends_with_checkpoint=ends_with_checkpoint,
+    )
+    policy.to(args.device)
+    reports = {"validation": kept, "encoding": report}
+    return Ready(policy, tokenizer, objective, references, examples, held, options, args, precision, reports)
+
+
+def fill(
+    recipe: Recipe, ready: Ready, examples: Sequence[Example], *, start: Path | str, store: ScoreStore | None
+) -> None:
+    """Give `examples` of the stage what its references and its untrained policy say of them."""
+    policy, objective, precision, options = ready.policy, ready.objective, ready.precision, ready.options
+    _cache(recipe, objective, policy, examples, start, store, precision, options, live=ready.references)
+    with autocast(ready.args.device, precision):
+        add_columns(examples, objective, policy, max_tokens=2 * options.max_tokens_per_forward)
+
+
 def run_stage(
     recipe: Recipe,
     stage: Stage,
@@ -269,60 +362,38 @@ def run_stage(
     began = time.perf_counter()
     options = recipe.train_of(stage)
     composition = stage.composition
-    objective = as_objective(composition.objective)
     train, reports = prepare(stage, train)
     if composition.merges:
         if processes().is_main_process:
             _merge(recipe, stage, start, folder, train, store, reports, history=history, hand_over=hand_over)
         processes().wait_for_everyone()
         return model_folder
-    validation, reports["validation"] = _prepared_validation(stage, validation)
     bench = bench or Workbench()
-    tokenizer = bench.tokenizer(start, lambda: load_stage_tokenizer(recipe, start))
-    torch.manual_seed(seed)
-    policy = bench.policy(start, lambda: load_policy(recipe, start), same=recipe.model_options.lora is None)
-    references = _live_references(recipe, objective, start)
-    torch.manual_seed(seed)
-    policy.heads.update(_heads(objective, policy, references.get("ref_logp") or policy, train))
-    if options.gradient_checkpointing:
-        policy.activation_checkpointing_enable()
-
-    needs_mismatch = bool(objective.statistics)
-    encode = {
-        "max_length": recipe.data.max_length,
-        "strict": recipe.data.strict,
-        "mismatched_seed": seed if needs_mismatch else None,
-        "tokens": objective.token_needs,
-    }
-    settings = (str(start), *encode.values())
-    examples, reports["encoding"] = bench.examples(train, settings, lambda: examples_of(train, tokenizer, **encode))
-    held: list[Example] = []
-    if validation:
-        held, _ = bench.examples(validation, settings, lambda: examples_of(validation, tokenizer, **encode))
-    args, precision = arguments(
-        options,
-        output=folder / "checkpoints",
+    ready = set_up(
+        recipe,
+        stage,
+        start=start,
+        folder=folder,
         seed=seed,
-        n_records=len(examples),
-        has_validation=bool(held),
-        world=processes().num_processes,
+        train=train,
+        validation=validation,
+        bench=bench,
         ends_with_checkpoint=hand_over is None,
     )
-    policy.to(args.device)
-    _cache(recipe, objective, policy, [*examples, *held], start, store, precision, options, live=references)
-    with autocast(args.device, precision):
-        add_columns([*examples, *held], objective, policy, max_tokens=2 * options.max_tokens_per_forward)
+    reports |= ready.reports
+    fill(recipe, ready, [*ready.examples, *ready.held], start=start, store=store)
+    held, tokenizer, precision = ready.held, ready.tokenizer, ready.precision
 
     stop = StopOnSignal()
     callbacks = [MetricsFile(folder / "metrics.jsonl"), Progress(show), stop]
     trainer = PreferenceTrainer(
-        policy,
-        objective,
-        args,
-        examples,
+        ready.policy,
+        ready.objective,
+        ready.args,
+        ready.examples,
         held,
         max_tokens=options.max_tokens_per_forward,
-        references=references,
+        references=ready.references,
         by_length=options.group_by_length,
         tokenizer=tokenizer,
         callbacks=callbacks,

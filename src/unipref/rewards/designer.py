@@ -20,7 +20,7 @@ from unipref.core.records import Item, Record, Text
 from unipref.rewards.scorers import Column, make_scorer
 from unipref.store import ScoreStore, text_key
 
-__all__ = ["DesignerObjectives", "DesignerReport", "Part", "PartReport", "Scale"]
+__all__ = ["DesignerObjectives", "DesignerReport", "Part", "PartReport", "Scale", "scores_of"]
 
 REWARD = "reward"  # the column of the combined score
 MISSING = ("skip", "renormalise")
@@ -274,7 +274,7 @@ class DesignerObjectives:
 
         For texts that the data do not hold, such as generations: objectives from a column are missing.
         """
-        return self._combined([_scores(part.scorer, contexts, responses, store) for part in self.parts])
+        return self._combined([scores_of(part.scorer, contexts, responses, store) for part in self.parts])
 
     def score_records(
         self, records: Sequence[Record], *, store: ScoreStore | None = None
@@ -315,7 +315,7 @@ class DesignerObjectives:
             if isinstance(part.scorer, Column):
                 values = part.scorer.of_items(items)
             else:
-                values = _scores(part.scorer, contexts, responses, store)
+                values = scores_of(part.scorer, contexts, responses, store)
             if len(values) and np.isnan(values).all():
                 raise ConfigError(f"objectives.{part.name}: {_why_all_missing(part.scorer, items)}")
             whole = np.full(len(everything), np.nan)
@@ -391,7 +391,7 @@ class DesignerObjectives:
         )
 
 
-def _scores(
+def scores_of(
     scorer: Scorer, contexts: Sequence[Text], responses: Sequence[Text], store: ScoreStore | None
 ) -> np.ndarray:
     """(n,) the scorer's values, from the store where it has them; what it lacks is computed and put there."""

@@ -8,21 +8,25 @@ from unipref.core.errors import ConfigError, nearest
 from unipref.core.protocols import Scorer
 from unipref.rewards.scorers.classifier import Classifier
 from unipref.rewards.scorers.column import Column
+from unipref.rewards.scorers.compositional import Compositional
 from unipref.rewards.scorers.length import Length
 from unipref.rewards.scorers.python import PythonFunction
 from unipref.rewards.scorers.reading_level import ReadingLevel
 from unipref.rewards.scorers.regex import Regex
 from unipref.rewards.scorers.reward_model import RewardModel
+from unipref.rewards.scorers.text_classifier import TextClassifier
 from unipref.rewards.scorers.word_list import WordList
 
 __all__ = [
     "Classifier",
     "Column",
+    "Compositional",
     "Length",
     "PythonFunction",
     "ReadingLevel",
     "Regex",
     "RewardModel",
+    "TextClassifier",
     "WordList",
     "make_scorer",
 ]
