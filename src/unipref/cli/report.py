@@ -8,6 +8,8 @@ from unipref.core.errors import ConfigError
 
 __all__ = ["add_to"]
 
+KEPT = ("summary.json", "comparison.json", "runs.json", "explanation.json")
+
 
 def add_to(commands: Any) -> None:
     """Add the command to a parser's `commands`."""
@@ -30,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run_folder(name: str) -> Path:
     for folder in (Path(name), Path("runs") / name):
-        if any((folder / kept).is_file() for kept in ("summary.json", "comparison.json", "runs.json")):
+        if any((folder / kept).is_file() for kept in KEPT):
             return folder
     raise ConfigError(
-        f"no run folder {name!r}: neither {name} nor runs/{name} holds a summary.json, a comparison.json or a runs.json"
+        f"no run folder {name!r}: neither {name} nor runs/{name} holds a {', a '.join(KEPT[:-1])} or an {KEPT[-1]}"
     )

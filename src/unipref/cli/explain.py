@@ -1,0 +1,168 @@
+"""`unipref explain`: what drives preferences."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from unipref.core.errors import ConfigError
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to a parser's `commands`."""
+    parser = commands.add_parser(
+        "explain",
+        help="say what drives preferences: of people, of judges, of an aligned model",
+        description="Find which concepts go with being preferred, in all domains and in single ones, for each of "
+        "several mechanisms (people, judges, a scorer, an aligned model), check it on held-out prompts, and write a "
+        "page that says what may be trusted.",
+    )
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="data with comparisons, as `align` reads them; DOMAIN=FILE, MECHANISM/=FILE or MECHANISM/DOMAIN=FILE "
+        "names what a file is of (several files without a name are a domain each)",
+    )
+    parser.add_argument(
+        "--run",
+        dest="runs",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a folder of `unipref align`, its name in runs/, or FOLDER/RUN: explain the implicit rewards of its "
+        "models on the held-out pairs, beside the data's own labels; may be repeated",
+    )
+    parser.add_argument(
+        "--scorer",
+        dest="scorers",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="explain this scorer's preferences on the same pairs, too; KEY:option=value;option=value sets options; "
+        "may be repeated",
+    )
+    parser.add_argument("--domain", metavar="COLUMN", help="the column that names a row's domain (default: domain)")
+    parser.add_argument(
+        "--mechanism",
+        metavar="COLUMN",
+        help="the column that names who judged (default: annotator, if there is one)",
+    )
+    parser.add_argument("--main", metavar="NAME", help="the mechanism that others are compared with")
+    parser.add_argument("--format", default="auto", metavar="NAME", help="of the data (default: told from the columns)")
+    parser.add_argument(
+        "--concepts",
+        dest="tables",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="values of your own concepts: a file with the columns id, concept, value (first response minus second; "
+        "chosen minus rejected), and perhaps name, high, low; may be repeated",
+    )
+    parser.add_argument(
+        "--no-surface", action="store_true", help="leave out what is counted in the texts; use --concepts and n-grams"
+    )
+    parser.add_argument("--n-grams", type=int, metavar="N", help="words and pairs of words per domain (default: 20)")
+    parser.add_argument(
+        "--heldout-share", type=float, metavar="SHARE", help="of the prompts, to check on (default: 0.25)"
+    )
+    parser.add_argument("--resamples", type=int, metavar="N", help="refits for sign stability (default: 100)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of folds and resamples (default: 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N records of each file")
+    parser.add_argument("--strict", action="store_true", help="a faulty row stops instead of being counted")
+    parser.add_argument("--name", help="of the explanation (default: of the files' names)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/explain-NAME)")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print explanation.json")
+    shape.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain as `args` say; the exit code."""
+    if not args.files and not args.runs:
+        raise ConfigError("there is nothing to explain; give a data file, or --run with a folder of `unipref align`")
+
+    import json
+    import sys
+
+    from rich.console import Console
+
+    from unipref.explain.study import Settings
+    from unipref.recipes.explain import Asked, explain_files, named_file
+    from unipref.report import EXPLANATION, render_explanation
+
+    given = {
+        "n_grams": args.n_grams,
+        "heldout_share": args.heldout_share,
+        "resamples": args.resamples,
+        "seed": args.seed,
+    }
+    asked = Asked(
+        files=tuple(named_file(text) for text in args.files),
+        runs=tuple(args.runs),
+        scorers=dict(_scorer(text) for text in args.scorers),
+        format=args.format,
+        strict=args.strict,
+        domain=args.domain,
+        mechanism=args.mechanism,
+        tables=tuple(args.tables),
+        surface=not args.no_surface,
+        main=args.main,
+        limit=args.limit,
+    )
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    with Console(stderr=True, quiet=args.quiet).status("explaining") as status:
+        folder = explain_files(
+            asked,
+            settings=settings,
+            name=args.name,
+            output=args.output,
+            command=_command(args),
+            tell=status.update,
+        )
+    text = (folder / EXPLANATION).read_text(encoding="utf-8")
+    if args.json:
+        print(text, end="")
+    elif not args.quiet:
+        console = Console() if sys.stdout.isatty() else Console(width=120, soft_wrap=True)
+        console.print(render_explanation(json.loads(text)), highlight=False)
+        console.print()
+        console.print(
+            f"page: {folder / 'report.html'} (pairs one by one, all concepts, what would turn a verdict)",
+            markup=False,
+            highlight=False,
+        )
+        console.print(f"numbers: {folder / EXPLANATION}", markup=False, highlight=False)
+    return 0
+
+
+def _scorer(text: str) -> tuple[str, dict[str, Any]]:
+    """KEY:option=value;option=value as the key and its options."""
+    import yaml
+
+    key, _, rest = text.partition(":")
+    options = {}
+    for part in filter(None, rest.split(";")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"--scorer {text}: expected KEY:option=value;option=value, got {part!r}")
+        options[name.strip()] = yaml.safe_load(value)
+    return key, options
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line that makes this explanation, whole."""
+    words = ["unipref", "explain", *args.files]
+    for flag, values in (("--run", args.runs), ("--scorer", args.scorers), ("--concepts", args.tables)):
+        for value in values:
+            words += [flag, value]
+    for name in ("domain", "mechanism", "main", "n_grams", "heldout_share", "resamples", "seed", "limit", "name"):
+        value = getattr(args, name)
+        words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+    words += [] if args.format == "auto" else ["--format", args.format]
+    words += ["--no-surface"] if args.no_surface else []
+    words += ["--strict"] if args.strict else []
+    return shlex.join(words)
