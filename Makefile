@@ -7,7 +7,7 @@ INSTALL := $(PIP) install -c constraints.txt
 # As many test processes as fit two cores; one arithmetic thread each.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
-.PHONY: quickstart test test-browser lint clean
+.PHONY: quickstart test test-browser lint docs clean
 
 quickstart: $(VENV)/.package
 	$(VENV)/bin/unipref align quickstart
@@ -21,8 +21,13 @@ test-browser: $(VENV)/.browser
 lint: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 
+# Strict: a link that leads nowhere, or a page outside the navigation, is an error.
+docs: $(VENV)/.docs
+	$(VENV)/bin/sphinx-build -n -W --keep-going -q -d build/doctrees docs site
+	@echo "the site: site/index.html"
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # PyTorch goes first and alone, so that a CPU-only build that is already at hand is the one that is taken.
@@ -44,4 +49,10 @@ $(VENV)/.dev: $(VENV)/.package
 
 $(VENV)/.browser: $(VENV)/.dev
 	$(INSTALL) -e ".[dev,browser]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.package
+	@$(VENV)/bin/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "the site needs Python 3.11 or newer: make clean, then make docs PYTHON=python3.12"; exit 1; }
+	$(INSTALL) -e ".[docs]"
 	@touch $@
