@@ -74,7 +74,7 @@ def test_families_that_are_not_told_apart_are_said_to_be_so():
     found = front(rows, {"a": ["x"], "b": ["y"]})
     told = told_of_front(SUMMARY, found)
     assert told[0] == "No family's front clearly covers more than another's."
-    assert told[1].startswith("a and b could not be told apart: ")
+    assert told[1].startswith("Could not be told apart, with their difference in points: a and b (")
 
 
 def test_a_run_that_is_on_the_front_in_some_resamples_only_is_given_with_its_share(two_families):

@@ -41,20 +41,23 @@ def _of_families(front: Mapping[str, Any]) -> list[str]:
     families = front["families"]
     told: list[str] = []
     open_: list[str] = []
+    undecided: list[str] = []
     unknown: list[str] = []
     for entry in front["differences"]:
         a, b, triple = entry["a"], entry["b"], entry["hypervolume"]
         word = judge(VOLUME, triple)
         if word == "worse":
             a, b, triple = b, a, [-triple[0], -triple[2], -triple[1]]
-        number = f"{bracket(VOLUME, triple, signed=True)} points of the box"
         if word in ("better", "worse"):
             shares = " against ".join(VOLUME.show(families[family]["hypervolume"][0]) for family in (a, b))
+            number = f"{bracket(VOLUME, triple, signed=True)} points of the box"
             told.append(f"{a} covers more than {b}: {shares}, {number}.")
         elif triple[1] is None:
             unknown.append(f"{a} and {b}")
         else:
-            open_.append(f"{a} and {b} could not be told apart: {number}.")
+            undecided.append(f"{a} and {b} ({bracket(VOLUME, triple, signed=True)})")
+    if undecided:
+        open_.append(f"Could not be told apart, with their difference in points: {'; '.join(undecided)}.")
     if unknown:
         pairs = "; ".join(unknown)
         open_.append(f"No interval, because there are too few conversations or no resample differs: {pairs}.")
