@@ -14,7 +14,7 @@ DOCS = Path(__file__).resolve().parent
 NAVIGATION = {
     "Start": ["start", "choosing", "data", "init"],
     "Around training": ["doctor", "dry-run", "sample-and-chat", "comparison"],
-    "Going further": ["objectives", "upo", "reviews", "lora", "machines", "python", "faq"],
+    "Going further": ["explain", "judges", "objectives", "upo", "reviews", "lora", "machines", "python", "faq"],
     "Reference": ["recipe", "methods/index", "conformance"],
     "What was measured": ["results", "claims", "log"],
     "The project": ["architecture", "contributing", "decisions", "changelog"],
@@ -62,6 +62,8 @@ def add_what_a_site_needs(app: Any, docname: str, source: list[str]) -> None:
         text = re.sub(rf"\]\((?:\.\./)?{re.escape(file)}", f"]({page}.md", text)
     if docname == root_doc:
         text += "\n" + navigation()
+    if docname == "explain":
+        text += "\n```{toctree}\n:hidden:\n:glob:\n\nstudies/*\n```\n"
     if docname == "methods/index":
         text += "\n```{toctree}\n:hidden:\n:glob:\n\n*\n```\n"
     source[0] = text

@@ -103,3 +103,32 @@ def test_ngram_values_say_which_response_has_it():
 def test_a_table_of_another_width_than_its_concepts_is_refused():
     with pytest.raises(ShapeError, match="1 concepts"):
         PairValues((Concept("c", "c", "more"),), np.zeros((3, 2)))
+
+
+def test_an_n_gram_of_a_script_without_spaces_is_named_as_it_is_written():
+    table = ngram_values(["無 料", "of tea", "tea 茶"], ["無料です"], ["a cup of tea"])
+    assert [concept.name for concept in table.concepts] == ["says “無料”", "says “of tea”", "says “tea 茶”"]
+    assert [concept.key for concept in table.concepts] == ["says:無 料", "says:of tea", "says:tea 茶"]
+    assert table.difference.tolist() == [[1.0, -1.0, 0.0]]
+
+
+def test_ngram_values_are_what_looking_each_one_up_in_each_text_gives():
+    rng = np.random.default_rng(0)
+    words = ["a", "b", "東", "don't", "C"]
+    first, second = (["".join(rng.choice([f"{word} " for word in words], 6)) for _ in range(40)] for _ in range(2))
+    names = ["a", "b a", "東", "don't c", "nowhere"]
+    found = ngram_values(names, first, second, domains={name: ("law",) if name == "b a" else () for name in names})
+    slow = [
+        [float(n in ngrams_of(a)) - float(n in ngrams_of(b)) for n in names] for a, b in zip(first, second, strict=True)
+    ]
+    np.testing.assert_array_equal(found.difference, slow)
+    assert [concept.domains for concept in found.concepts] == [(), ("law",), (), (), ()]
+
+
+def test_surface_values_of_a_response_are_the_same_however_often_it_stands_in_the_data():
+    prompts, first, second = ["p", "q", "p"], ["one two", "one two", "x y z"], ["x y z", "b", "one two"]
+    together = surface_values(prompts, first, second)
+    for i in range(3):
+        alone = surface_values(prompts[i : i + 1], first[i : i + 1], second[i : i + 1])
+        np.testing.assert_array_equal(together.difference[i], alone.difference[0])
+        np.testing.assert_array_equal(together.first[i], alone.first[0])

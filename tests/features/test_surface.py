@@ -29,6 +29,7 @@ def of(response: str, prompt: str = "") -> dict[str, float]:
         ("links", "see https://a.org/b and [12] and (Smith et al., 2004)", 3),
         ("digits", "ab12", 0.5),
         ("brackets", "f(x)[0]", 2),
+        ("brackets", "【新】《無料》≪今≫［広告］＜秋＞〔a〕", 6),
         ("questions", "What? 何？", 2),
         ("exclamations", "No! はい！", 2),
         ("emoji", "\U0001f600 ☀ :)", 2),

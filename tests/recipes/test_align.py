@@ -71,6 +71,7 @@ def test_the_summary_holds_every_number_that_was_promised(whole):
         assert set(run["drift"]) == {"chosen", "rejected"}
     assert {d["metric"] for d in summary["differences"]} >= {"accuracy", "kl", "length", "aux.detail.generations"}
     assert summary["runs"]["upo_dpo"]["diagnostics"]["gradient_ratio"] > 0
+    assert [found["seed"] for found in summary["runs"]["dpo"]["dynamics"]] == [0, 1]
     assert summary["data"]["split"]["train"] == 24
 
 

@@ -2,22 +2,24 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from unipref.core.errors import ShapeError
-from unipref.features.surface import SURFACE, surface, tokens
+from unipref.features.surface import SURFACE, is_unspaced, surface, tokens
 
 __all__ = [
     "KINDS",
+    "SHARES",
     "Concept",
     "PairValues",
     "discriminative_ngrams",
     "ngram_values",
     "ngrams_of",
     "pair_differences",
+    "surface_levels",
     "surface_values",
 ]
 
@@ -29,7 +31,7 @@ KINDS = {
 }
 
 # every other surface feature is a count or a length: ten times as much of it is not ten times as much of a reason
-_SHARES = frozenset(
+SHARES = frozenset(
     {
         "type_token_ratio",
         "repeated_trigrams",
@@ -54,6 +56,7 @@ class Concept:
         kind: a key of KINDS.
         domains: where it may have a weight of its own and no shared one; empty: shared by all domains.
         source: where it comes from, such as "arXiv:2402.11296".
+        rule: of a "rule" that is not named by its key: how it is counted, in the words of `unipref.features.rules`.
     """
 
     key: str
@@ -63,6 +66,7 @@ class Concept:
     kind: str = "rule"
     domains: tuple[str, ...] = ()
     source: str = ""
+    rule: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -88,12 +92,26 @@ class PairValues:
             if values is not None and (values.ndim != 2 or values.shape[1] != len(self.concepts)):
                 raise ShapeError(f"{len(self.concepts)} concepts, and a table of the shape {values.shape}")
 
+    def take(self, rows: np.ndarray | Sequence[int]) -> "PairValues":
+        """The values of the pairs at `rows`, a mask or indices."""
+        first, second = (None if side is None else side[rows] for side in (self.first, self.second))
+        return PairValues(self.concepts, self.difference[rows], first, second)
+
+
+def surface_levels(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """(N, len(SURFACE)) the rule features of single responses, counts as log(1 + count)."""
+    counts = np.array([name not in SHARES for name in SURFACE])
+    values = surface(responses, prompts)
+    return np.where(counts, np.log1p(np.where(counts, values, 0.0)), values)
+
 
 def surface_values(prompts: Sequence[str], first: Sequence[str], second: Sequence[str]) -> PairValues:
     """The rule features of both responses (`unipref.features.surface`), counts as log(1 + count)."""
-    counts = np.array([name not in _SHARES for name in SURFACE])
-    values = [surface(texts, prompts) for texts in (first, second)]
-    a, b = (np.where(counts, np.log1p(np.where(counts, v, 0.0)), v) for v in values)
+    # a response to a prompt stands in many pairs, and judges share pairs
+    sides = [list(zip(prompts, texts, strict=True)) for texts in (first, second)]
+    place = {pair: i for i, pair in enumerate(dict.fromkeys([*sides[0], *sides[1]]))}
+    levels = surface_levels([prompt for prompt, _ in place], [response for _, response in place])
+    a, b = (levels[[place[pair] for pair in side]] for side in sides)
     concepts = tuple(
         Concept(name, name.replace("_", " "), meaning, kind="rule", source="surface-v1")
         for name, meaning in SURFACE.items()
@@ -164,19 +182,52 @@ def discriminative_ngrams(
 
 
 def ngram_values(
-    names: Sequence[str], first: Sequence[str], second: Sequence[str], *, domains: Sequence[str] = ()
+    names: Sequence[str],
+    first: Sequence[str],
+    second: Sequence[str],
+    *,
+    domains: Sequence[str] | Mapping[str, Sequence[str]] = (),
 ) -> PairValues:
     """Which of the two responses has each n-gram: 1, 0 or -1.
 
     Args:
-        domains: where these concepts may have weights; empty: everywhere.
+        domains: where these concepts may have weights, of all or by n-gram; empty: everywhere.
     """
-    order = max((name.count(" ") + 1 for name in names), default=1)
-    columns = [[ngrams_of(text, order) for text in texts] for texts in (first, second)]
-    a, b = (np.array([[name in found for name in names] for found in texts], dtype=float) for texts in columns)
-    a, b = (values.reshape(len(columns[0]), len(names)) for values in (a, b))
+    wanted = {tuple(name.split(" ")): j for j, name in enumerate(names)}
+    orders = sorted({len(ngram) for ngram in wanted})
+    known: dict[str, list[int]] = {}  # texts stand in many pairs
+    sides = []
+    for texts in (first, second):
+        values = np.zeros((len(texts), len(names)))
+        for row, text in zip(values, texts, strict=True):
+            if text not in known:
+                found = tokens(text)
+                runs = {run for n in orders for run in zip(*(found[i:] for i in range(n)), strict=False)}
+                known[text] = [wanted[run] for run in runs & wanted.keys()]
+            row[known[text]] = 1.0
+        sides.append(values)
     concepts = tuple(
-        Concept(f"says:{name}", f"says “{name}”", f"the response has “{name}”", kind="ngram", domains=tuple(domains))
-        for name in names
+        Concept(
+            f"says:{name}",
+            f"says “{shown}”",
+            f"the response has “{shown}”",
+            kind="ngram",
+            domains=tuple(domains[name] if isinstance(domains, Mapping) else domains),
+        )
+        for name, shown in ((name, _written(name)) for name in names)
     )
-    return PairValues(concepts, a - b)
+    return PairValues(concepts, sides[0] - sides[1])
+
+
+def _written(ngram: str) -> str:
+    """An n-gram as it is written: no spaces between tokens of a script that has none.
+
+    Example:
+        >>> _written("無 料"), _written("of 東 京")
+        ('無料', 'of 東京')
+    """
+    shown = ""
+    for token in ngram.split(" "):
+        joined = shown and not (is_unspaced(shown[-1]) and is_unspaced(token[0]))
+        shown += f" {token}" if joined else token
+    return shown

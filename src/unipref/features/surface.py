@@ -16,7 +16,7 @@ import numpy as np
 
 from unipref.features.readability import count_text, flesch_reading_ease
 
-__all__ = ["SURFACE", "script_of", "surface", "tokens"]
+__all__ = ["SURFACE", "is_unspaced", "script_of", "surface", "tokens"]
 
 RECIPE = 1  # version of everything here that decides a number
 
@@ -36,7 +36,7 @@ SURFACE = {
     "tables": "more lines of tables",
     "links": "more links and citations",
     "digits": "more digits, as a share of the characters",
-    "brackets": "more brackets",
+    "brackets": "more brackets: (, [, { and wide ones such as \u3010\u3011, \u300c\u300d, \u300a\u300b",
     "questions": "more question marks",
     "exclamations": "more exclamation marks",
     "emoji": "more emoji",
@@ -66,7 +66,7 @@ _LINES = {
     "bold": re.compile(r"\*\*[^*\n]+\*\*|__[^_\n]+__|<b>|<strong>"),
     "code": re.compile(r"```.*?(?:```|\Z)|`[^`\n]+`", re.DOTALL),
     "links": re.compile(r"https?://\S+|www\.\S+|\[\d{1,3}\]|\([A-Z][A-Za-z]+(?: et al\.)?,? \d{4}\)"),
-    "brackets": re.compile(r"[(\[{\uff08\u3010\u300c\u300e]"),
+    "brackets": re.compile(r"[(\[{\uff08\uff3b\uff5b\uff1c\u3008\u300a\u300c\u300e\u3010\u3014\u3016\u226a]"),
     "questions": re.compile(r"[?\uff1f]"),
     "exclamations": re.compile(r"[!\uff01]"),
 }
@@ -150,7 +150,10 @@ def tokens(text: str) -> list[str]:
     """
     found: list[str] = []
     for word in _WORD.findall(unicodedata.normalize("NFKC", text)):
-        for unspaced, run in itertools.groupby(word, key=_is_unspaced):
+        if word.isascii():  # most words of most data
+            found.append(word.casefold())
+            continue
+        for unspaced, run in itertools.groupby(word, key=is_unspaced):
             letters = "".join(run)
             found += list(letters) if unspaced else [letters.casefold()]
     return found
@@ -173,7 +176,8 @@ def _script(character: str) -> str:
 
 
 @lru_cache(maxsize=1 << 14)
-def _is_unspaced(character: str) -> bool:
+def is_unspaced(character: str) -> bool:
+    """Whether the letter is of a script that writes without spaces between words."""
     name = unicodedata.name(character, "")
     return name.startswith(("CJK", *_UNSPACED))
 

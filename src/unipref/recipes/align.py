@@ -13,7 +13,7 @@ from rich.console import Console
 import unipref
 from unipref.core.io import read_jsonl, write_json, write_text
 from unipref.engine import Policy, load_model, load_tokenizer
-from unipref.evaluate import alarms, differences, fronts, summarise, summarise_reference
+from unipref.evaluate import alarms, differences, dynamics, fronts, summarise, summarise_reference
 from unipref.recipes._judging import Rows, compared, judge_pairs, judging_precision, sample
 from unipref.recipes._run import (
     RunData,
@@ -191,6 +191,7 @@ def _summarise(
             "seeds": [final.seed for final in mine],
             "seconds": sum(final.seconds for final in mine),
             "diagnostics": _diagnostics(logs),
+            "dynamics": _dynamics(logs),
         }
         found["alarms"] = alarms(
             logs, found, reference=reference, method=mine[0].method, bounds=recipe.train_of(stage).bounds.model_dump()
@@ -226,6 +227,14 @@ def _fronts(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
         )
         for name, asked in recipe.fronts.items()
     ]
+
+
+def _dynamics(logs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each seed's training did to probabilities on the way."""
+    by_seed: dict[Any, list[Mapping[str, Any]]] = {}
+    for row in logs:
+        by_seed.setdefault(row.get("seed"), []).append(row)
+    return [{"seed": seed, **dynamics(rows)} for seed, rows in by_seed.items()]
 
 
 def _diagnostics(logs: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -59,6 +59,7 @@ class _Report:
         yield from _differences(summary, width)
         yield from fronts_told(summary)
         yield from _alarms(summary)
+        yield from _dynamics(summary)
         yield from _verdicts(summary)
 
 
@@ -249,6 +250,26 @@ def _alarms(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
         badge = Text(f" {alarm['level'].upper()} ", style=_BADGES[alarm["level"]], no_wrap=True)
         table.add_row(badge, Text.assemble((f"{name}: ", "bold"), alarm["message"]))
     yield table
+
+
+def _dynamics(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
+    """A line per run and pattern, of the first seed that shows it, and what can be done, once."""
+    table, remedy = Table.grid(padding=(0, 1, 0, 0)), ""
+    for name, run in summary["runs"].items():
+        seeds = run.get("dynamics", ())
+        shown: dict[str, list[tuple[Any, str]]] = {}
+        for each in seeds:
+            remedy = each.get("remedy", remedy)
+            for flag in each["flags"]:
+                shown.setdefault(flag["code"], []).append((each["seed"], flag["message"]))
+        for hits in shown.values():
+            (seed, message), *_ = hits
+            where = f" (seed {seed}; {len(hits)} of {len(seeds)} seeds)" if len(seeds) > 1 else ""
+            table.add_row(Text(" NOTE ", style="black on cyan", no_wrap=True), Text(f"{name}: {message}{where}"))
+    if table.row_count:
+        yield Text()
+        yield table
+        yield Padding(Text(remedy, style="dim"), (0, 0, 0, 7))
 
 
 def _verdicts(summary: Mapping[str, Any]) -> Iterator[Text]:

@@ -1,0 +1,29 @@
+"""What the terminal says of a run's dynamics."""
+
+import io
+
+from example_run import write_example
+from rich.console import Console
+
+from unipref.evaluate import dynamics
+from unipref.report.table import render_table
+
+
+def printed(summary):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render_table(summary))
+    return console.export_text()
+
+
+def test_a_pattern_is_told_once_per_run_with_its_seeds_and_a_summary_without_any_says_nothing(tmp_path):
+    summary = write_example(tmp_path, n_pairs=20, n_generations=12)
+    assert "NOTE" not in printed(summary)
+    falling = [{"step": step, "logps/chosen": -40 - step, "logps/rejected": -40 - 2 * step} for step in range(20)]
+    still = [{"step": step, "logps/chosen": -40, "logps/rejected": -40} for step in range(20)]
+    run = next(iter(summary["runs"]))
+    summary["runs"][run]["dynamics"] = [{"seed": s, **dynamics(r)} for s, r in ((0, still), (1, falling), (2, falling))]
+    text = printed(summary)
+    assert text.count("NOTE") == 1
+    assert f"{run}: between steps 0 and 19 chosen responses became less likely while margins grew" in text
+    assert "(seed 1; 2 of 3 seeds)" in text
+    assert text.count("flex_dpo") == 1
