@@ -27,6 +27,7 @@ from unipref.cli import main
 from unipref.core.records import plain_text
 from unipref.data import read_records
 from unipref.engine import load_tokenizer
+from unipref.features.concept_sets import load_concepts
 from unipref.recipes import load_recipe
 
 FILES = Path(__file__).parent / "files"
@@ -78,12 +79,16 @@ SHORT = {
     "unipref sample": ["--n", "2", "--max-new-tokens", "8"],
     "unipref chat": ["--max-new-tokens", "8"],
     "unipref doctor quickstart": ["--set", "data.train=pairs.jsonl"],
+    "unipref explain": ["--resamples", "5"],
     "unipref init": ["--force"],  # over the recipe.yaml that every page finds
 }
 # What a comparison of many methods, or of all, is made of here; tests/test_docs.py holds that all that are shown parse.
 METHODS, MANY = "dpo,simpo", 4
 # Looking at all bundled rows takes seconds, so these commands look at fewer.
-ROWS = {"unipref doctor bundled:hh-harmless": "unipref doctor pairs.jsonl"}
+ROWS = {
+    "unipref doctor bundled:hh-harmless": "unipref doctor pairs.jsonl",
+    "unipref explain bundled:hh-harmless": "unipref explain pairs.jsonl",
+}
 SHARED = "unipref align quickstart"
 # What begins so reads nothing of a page and leaves nothing that it goes on with: typed once, for all pages that say it.
 ALIKE = (
@@ -96,7 +101,13 @@ ALIKE = (
 TURNS = "How do I cook rice?\n"
 
 # Commands that no test can run -> why, in the words of the comment above them. A new one is a decision, made here.
-NOT_RUN: dict[str, str] = {}
+NOT_RUN: dict[str, str] = {
+    "unipref explain pairs.jsonl --concepts cpm-13 --endpoint http://localhost:8000/v1 --judge-model org/model": (
+        "it needs a model that can judge"
+    ),
+    "unipref explain pairs.jsonl --concepts cpm-13 --endpoint https://HOST/v1 --judge-model NAME --key-from MY_KEY "
+    "--budget 5000": "it needs a model that can judge",
+}
 
 
 @pytest.fixture(scope="session")
@@ -177,7 +188,9 @@ class Reader:
         for block in blocks(text):
             if block.file:
                 Path(block.file).write_text(self.with_models(block.text), encoding="utf-8")
-            if block.language == "yaml" and f"--from-trl {block.file}" not in text:
+            if block.language == "yaml" and block.file and f"--concepts {block.file}" in text:
+                load_concepts(block.file)
+            elif block.language == "yaml" and f"--from-trl {block.file}" not in text:
                 self.check_recipe(block)
             elif block.language == "sh":
                 for command in commands(block):

@@ -111,7 +111,7 @@ def surface(responses: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
 def _of(text: str, prompt: str) -> dict[str, float]:
     found = tokens(text)
     n = len(found)
-    own, asked = set(found), set(tokens(prompt))
+    own, asked, letters = set(found), set(tokens(prompt)), Counter(text)
     trigrams = Counter(zip(found, found[1:], found[2:], strict=False))
     sentences = len([part for part in _SENTENCE_END.split(text) if _WORD.search(part)])
     values = {name: float(len(pattern.findall(text))) for name, pattern in _LINES.items()}
@@ -122,8 +122,8 @@ def _of(text: str, prompt: str) -> dict[str, float]:
         "sentence_length": _share(n, sentences),
         "type_token_ratio": _share(len(own), n),
         "repeated_trigrams": _share(sum(trigrams.values()) - len(trigrams), sum(trigrams.values())),
-        "digits": _share(sum(character.isdigit() for character in text), len(text)),
-        "emoji": float(sum(_is_emoji(character) for character in text)),
+        "digits": _share(sum(n for character, n in letters.items() if character.isdigit()), len(text)),
+        "emoji": float(sum(n for character, n in letters.items() if _is_emoji(character))),
         "prompt_recall": _share(len(own & asked), len(asked)),
         "prompt_precision": _share(len(own & asked), len(own)),
         "novel_tokens": _share(sum(token not in asked for token in found), n) if asked else math.nan,
@@ -164,7 +164,10 @@ def script_of(text: str) -> str:
 
     Chinese characters and both kana are one, "CJK".
     """
-    counts = Counter(_script(character) for character in text if character.isalpha())
+    counts = Counter[str]()
+    for character, n in Counter(text).items():
+        if character.isalpha():
+            counts[_script(character)] += n
     return counts.most_common(1)[0][0] if counts else ""
 
 
