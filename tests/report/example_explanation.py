@@ -20,7 +20,7 @@ CONCEPTS = {
 SHARED = {
     "people": {"characters": 0.4, "clarity": 0.25, "hedges": -0.1, "hostile": 0.02}
     | {f"extra_{i}": 0.015 - 0.001 * i for i in range(12)},
-    "judge": {"characters": 0.6, "clarity": 0.05, "questions": -0.2},
+    "judge": {"characters": 0.6, "clarity": 0.05, "questions": -0.25},
     "model": {"characters": 0.1},
 }
 OWN = {
@@ -58,9 +58,12 @@ def weights(mechanism: str, domain: str) -> dict[str, float]:
 def mechanism(name: str) -> dict:
     trusted = TRUSTED[name]
     domains = {
-        domain: {key: entry(key, w, trusted, OWN[name][domain].get(key, 0.0)) for key, w in weights(name, domain).items()}
-        for domain in OWN[name]
-    }  # fmt: skip
+        domain: {
+            key: entry(key, w, trusted and domain == "law", own.get(key, 0.0))
+            for key, w in weights(name, domain).items()
+        }
+        for domain, own in OWN[name].items()
+    }
     several = len(domains) > 1
     differences = {"majority": [0.21, 0.15, 0.27], "length_only": [0.05, 0.01, 0.09] if trusted else [0.0, -0.03, 0.02]}
     simpler = {"shared_only": [0.69, 0.63, 0.74], "specific_only": [0.66, 0.6, 0.71], "dirty": [0.7, 0.64, 0.75]}
@@ -77,9 +80,13 @@ def mechanism(name: str) -> dict:
                           **(simpler if several else {})},
             "differences": differences,
             "by_domain": {domain: [0.7 + 0.02 * i, 0.6, 0.8] for i, domain in enumerate(domains)},
+            "calibration": [{"predicted": 0.55, "right": [0.52, 0.4, 0.64], "n": 49},
+                            {"predicted": 0.8, "right": [0.85, 0.75, 0.92], "n": 48}],
+            "differences_by_domain": {d: differences for d in domains},
             "leave_one_domain_out": {d: [0.62, 0.53, 0.7] for d in domains} if several else {},
+            **({"left_out_domains": [0.62, 0.56, 0.68]} if several else {}),
         },
-        "trusted": trusted,
+        "trusted": trusted, "trusted_in": {d: trusted and d == "law" for d in domains},
         "shared": {key: entry(key, w, trusted) for key, w in SHARED[name].items()},
         "domains": domains,
         "concepts": {key: concept(key) for key in CONCEPTS if name != "model" or key != "questions"},
@@ -112,8 +119,9 @@ def pair(name: str, i: int) -> dict:
     text = f"Response {i} about {'cats' if i % 2 else 'dogs'}, 猫. "
     return {
         "id": f"{name}-{i}", "place": f"pairs.jsonl, line {i + 1}", "domain": domain, "mechanism": name,
-        "prompt": HOSTILE if i == 0 else f"User: Question {i}", "first": HOSTILE if i == 1 else text * (60 if i == 2 else 1),
-        "second": f"Another {text}", "p": p, "predicted": 1 / (1 + math.exp(-logit)), "logit": logit,
+        "prompt": HOSTILE if i == 0 else f"User: Question {i}",
+        "first": HOSTILE if i == 1 else text * (60 if i == 2 else 1), "second": f"Another {text}",
+        "p": p, "predicted": 1 / (1 + math.exp(-logit)), "logit": logit,
         "contributions": [list(part) for part in parts],
         "flip": {"changes": [[key, old, old - 1.01 * logit / w[key]]], "found": True} if parts and i != 3
                 else {"changes": [], "found": False},
@@ -135,6 +143,20 @@ def between(a: str, b: str, similarity: float | None, same: int) -> dict:
             "overlooked": [e for sign in (1, -1) for e in chosen if sign * e["difference"] > 0][:20]}  # fmt: skip
 
 
+def applications(names) -> dict:
+    tested = {"concepts": [["characters", 1], ["hedges", -1]], "n": 97, "top": [0.7, 0.6, 0.8],
+              "random": [0.55, 0.5, 0.6], "difference": [0.15, 0.05, 0.25]}  # fmt: skip
+    broken = {"n": 31, "rule": "pairs that it calls a tie", "random": [0.5, 0.4, 0.6], "own": [0.52, 0.4, 0.64],
+              "reference": [0.6, 0.5, 0.7], "overlooked": [0.62, 0.5, 0.74],
+              "concepts": {"own": [["characters", 1]], "reference": [["clarity", 1]]}}  # fmt: skip
+    few = {"why_not": "1 concept has a weight; the test needs 2"}
+    guided = {name: tested if TRUSTED[name] else few for name in names}
+    if "judge" not in names:
+        return {"guidance": {"k": 2, "mechanisms": guided}, "tie_break": {}}
+    tie_break = {"k": 1, "reference": names[0], "mechanisms": {"judge": broken}}
+    return {"guidance": {"k": 2, "mechanisms": guided}, "tie_break": tie_break}
+
+
 def example(names=("people", "judge", "model")) -> dict:
     mechanisms = {name: mechanism(name) for name in names}
     main = mechanisms[names[0]]
@@ -149,7 +171,8 @@ def example(names=("people", "judge", "model")) -> dict:
         "concepts": {key: concept(key) for key in CONCEPTS}, "mechanisms": mechanisms,
         "between": [between(*couple) for couple in couples if {couple[0], couple[1]} <= {*names}],
         "pairs": [pair(name, i) for name in names for i in range(N)],
-        "applications": {}, "bias": main["bias"], "limits": ["Ten people judged."], "settings": main["settings"],
+        "applications": applications(names), "pairs_shown": {"shown": N * len(names), "heldout": 100 * len(names)},
+        "bias": main["bias"], "limits": ["Ten people judged."], "settings": main["settings"],
         "notes": ["domains with fewer than 30 decided pairs are left out: tax (4)."],
     }  # fmt: skip
 

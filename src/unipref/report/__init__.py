@@ -37,10 +37,10 @@ __all__ = [
 
 
 def write_report(run_folder: Path | str) -> Path:
-    """Write `report.html` into `run_folder` from what is in it: a run, a comparison of methods, or of runs; its path.
+    """Write `report.html` into `run_folder` from what is in it: a run, a comparison, an explanation; its path.
 
     Raises:
-        DataError: the folder holds no `summary.json`, `comparison.json` or `runs.json`.
+        DataError: the folder holds no `summary.json`, `comparison.json`, `runs.json` or `explanation.json`.
     """
     for kept, write in ((COMPARISON, write_comparison), (RUNS, write_runs), (EXPLANATION, write_explanation)):
         if (Path(run_folder) / kept).exists():

@@ -23,7 +23,9 @@ __all__ = [
     "prefers",
     "short",
     "standing",
+    "travels",
     "trust",
+    "trust_here",
     "who",
 ]
 
@@ -82,6 +84,8 @@ def prefers(name: str) -> str:
         >>> prefers("people"), prefers("gpt4")
         ('people prefer', 'gpt4 prefers')
     """
+    if name == UNNAMED:
+        return "is preferred"
     return f"{who(name)} {'prefer' if _many(name) else 'prefers'}"
 
 
@@ -144,6 +148,35 @@ def trust(told: Mapping[str, Any]) -> dict[str, Any]:
             "more pairs, or concepts that say more."
         )
     return {"trusted": told["trusted"], "sentence": sentence, "consequence": consequence, "checks": checks}
+
+
+def trust_here(told: Mapping[str, Any], domain: str) -> dict[str, Any]:
+    """Whether a mechanism's explanation may be trusted in one domain, and a sentence that says why."""
+    accuracy = told["accuracy"]
+    trusted = told.get("trusted_in", {}).get(domain, told["trusted"])
+    triple = accuracy["by_domain"][domain]
+    sentence = f"Right on {_SHARE.show(triple[0])} ({_SHARE.show_interval(triple)}) of its held-out pairs"
+    gains = accuracy.get("differences_by_domain", {}).get(domain, {})
+    shown = [
+        f"{_SHARE.show(gains[name][0], signed=True)} against {BASELINES[name]} "
+        f"({_SHARE.show_interval(gains[name], signed=True)})"
+        for name in _BETTER_THAN
+        if name in gains and gains[name][0] is not None
+    ]
+    sentence += f": {listed(shown)}." if shown else "."
+    return {"trusted": trusted, "sentence": sentence}
+
+
+def travels(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Whether shared weights predict domains that they were not fitted to; None where there is one domain."""
+    triple = told["accuracy"].get("left_out_domains")
+    if triple is None:
+        return None
+    right = f"{_SHARE.show(triple[0])} ({_SHARE.show_interval(triple)})"
+    passed = triple[1] is not None and triple[1] > 0.5
+    sentence = f"Weights shared by the other domains are right on {right} of a left-out domain's held-out pairs"
+    consequence = "" if passed else ": not shown to be better than a coin, so no concept is said to drive everywhere"
+    return {"passed": passed, "sentence": f"{sentence}{consequence}.", "triple": triple}
 
 
 def standing(entry: Mapping[str, Any], *, trusted: bool) -> dict[str, str]:
@@ -215,8 +248,8 @@ def everywhere(explanation: Explanation, name: str) -> str:
     place = "In all domains" if len(told["domains"]) > 1 else "Here"
     sure = {key: entry for key, entry in told["shared"].items() if confirmed(entry)}
     rest = sum(bool(entry["drives"]) for entry in told["shared"].values()) - len(sure)
-    more = f" {plural(rest, 'further concept')} {'keeps' if rest == 1 else 'keep'} the sign in refits, but held-out prompts do not confirm "
-    more += "it." if rest == 1 else "them."
+    keeps, it = ("keeps", "it") if rest == 1 else ("keep", "them")
+    more = f" {plural(rest, 'further concept')} {keeps} the sign in refits, but held-out prompts do not confirm {it}."
     if not sure:
         return f"{place}, no concept is confirmed to go with what {prefers(name)}.{more if rest else ''}"
     phrase = _more_and_less(explanation, sure, most=N_NAMED)
@@ -241,15 +274,20 @@ def only_here(explanation: Explanation, name: str, domain: str) -> Iterator[str]
 
 
 def differing(explanation: Explanation, pair: Mapping[str, Any]) -> Iterator[str]:
-    """What one of two mechanisms rewards more than the other; nothing where either is not trusted."""
+    """What one of two mechanisms leans towards more than the other; nothing where either is not trusted."""
     a, b = pair["a"], pair["b"]
     if not all(explanation["mechanisms"][name]["trusted"] for name in (a, b)):
         return
     stable = [e for e in pair["overlooked"] if e["stability"] is not None and e["stability"] >= STABLE]
     for sign, one, other in ((1, a, b), (-1, b, a)):
-        names = [short(explanation, e["concept"]) for e in stable if sign * e["difference"] > 0][:N_NAMED]
-        if names:
-            yield f"{_begins(one)} {'give' if _many(one) else 'gives'} more weight than {who(other)} to {listed(names)}."
+        mine, theirs = ("a", "b") if sign > 0 else ("b", "a")
+        told = [
+            f"{short(explanation, e['concept'])} ({lift(e[mine])} against {lift(e[theirs])})"
+            for e in stable
+            if sign * e["difference"] > 0
+        ][:N_NAMED]
+        if told:
+            yield f"{_begins(one)} {'lean' if _many(one) else 'leans'} more than {who(other)} towards {listed(told)}."
 
 
 def _more_and_less(
@@ -295,18 +333,28 @@ def changes(explanation: Explanation, pair: Mapping[str, Any]) -> str:
         return "There is no verdict to turn: nothing that the two differ in has a weight here."
     if not flip["found"] or not flip["changes"]:
         return "No change of concepts within what the data hold turns the verdict."
-    parts = []
-    for key, old, new in flip["changes"]:
-        side = "less" if new < old else "more"
-        parts.append(
-            f"the first response had {side} of {short(explanation, key)} beside the second "
-            f"({_spread(old)} to {_spread(new)})"
-        )
+    parts = [_moved(explanation, key, old, new) for key, old, new in flip["changes"]]
     return f"The verdict would turn if {_joined(parts)}. Numbers are first minus second, in spreads."
 
 
+def _moved(explanation: Explanation, key: str, old: float, new: float) -> str:
+    concept = explanation["concepts"].get(key, {})
+    name, says = short(explanation, key), concept.get("kind") == "ngram"
+    before, after = ("first" if value > 0 else "second" for value in (old, new))
+    if _spread(new) == "0.00":
+        how = f"both or neither said {name}" if says else f"the two were level in {name}"
+    elif _spread(old) == "0.00":
+        how = f"the {after} response {f'alone said {name}' if says else f'had more of {name}'}"
+    elif before != after:
+        how = f"the {after} response, not the {before}, {f'said {name}' if says else f'had more of {name}'}"
+    else:
+        how = f"the {before} response were {'less far' if abs(new) < abs(old) else 'further'} ahead in {name}"
+    return f"{how} ({_spread(old)} to {_spread(new)})"
+
+
 def _spread(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
+    shown = f"{value:+.2f}"
+    return "0.00" if shown in ("+0.00", "-0.00") else shown.replace("-", MINUS)
 
 
 def _joined(parts: Sequence[str]) -> str:

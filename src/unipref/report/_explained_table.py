@@ -109,7 +109,7 @@ class _Printed:
         yield Text(f"correlation of weights: {alike}")
         if pair["agreement"] is not None:
             yield Text(f"same verdict: {bracket(_SHARE, pair['agreement'])} % of {plural(pair['same_pairs'], 'pair')}")
-        for sign, one, other in ((1, a, b), (-1, b, a)):
+        for sign, one, other in ((1, a, b), (-1, b, a)) if pair["of"] == "domains" else ():
             most = sorted(
                 (entry for entry in pair["overlooked"] if sign * entry["difference"] > 0),
                 key=lambda entry: -abs(entry["difference"]),
@@ -129,11 +129,17 @@ class _Printed:
             return
         yield Text()
         yield Text("What the concepts are good for, on held-out pairs", style="bold cyan")
-        k = self.told["applications"]["guidance"]["k"]
         for name, one in measured.items():
             yield Text(
-                f"{name}: the response ahead in its {k} leading concepts is preferred in "
-                f"{bracket(_SHARE, one['top'])} %, in {k} others at random in {bracket(_SHARE, one['random'])} %"
+                f"{name}: the response ahead in its {one['k']} leading concepts is preferred in "
+                f"{bracket(_SHARE, one['top'])} %, in {one['k']} others at random in {bracket(_SHARE, one['random'])} %"
+            )
+        live = self.told["applications"].get("guidance_live") or {}
+        if "top" in live:
+            yield Text(
+                f"{live['model']} with {live['k']} leading concepts of {live['mechanism']} named beats its "
+                f"plain answer in {bracket(_SHARE, live['top'])} % of {live['n']} prompts, with others in "
+                f"{bracket(_SHARE, live['random'])} %"
             )
         for name, one in broken.items():
             if "why_not" in one:
@@ -141,7 +147,7 @@ class _Printed:
             shown = ", ".join(
                 f"{bracket(_SHARE, one[key])} % by {what}"
                 for key, what in (
-                    ("random", f"{k} at random"),
+                    ("random", f"{one['k']} at random"),
                     ("own", "its own"),
                     ("reference", f"those of {self.told['main']}"),
                     ("overlooked", "those that it overlooks"),

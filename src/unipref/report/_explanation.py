@@ -1,7 +1,8 @@
 """One HTML file that says what drives preferences, from `explanation.json` alone."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from unipref.features.concepts import KINDS
 from unipref.report import _explained as words
 from unipref.report import _figures
 from unipref.report._page import data_view, dots, environment
-from unipref.report._words import MINUS, NOTHING, Metric
+from unipref.report._words import MINUS, NOTHING, Metric, tick
 
 __all__ = ["EXPLANATION", "write_explanation"]
 
@@ -73,21 +74,26 @@ def _view(told: Mapping[str, Any]) -> dict[str, Any]:
         "colour": {name: i % 8 for i, name in enumerate(names)},
         "accuracy": _accuracy_plot(main["accuracy"]),
         "elsewhere": _elsewhere(main["accuracy"]),
+        "calibration": _calibration(main["accuracy"]),
         "standing": [_mechanism_row(name, each) for name, each in mechanisms.items()],
         "metric": ACCURACY,
-        "shared": {name: _bars(told, each["shared"].items(), each["trusted"]) for name, each in mechanisms.items()},
+        "shared": {name: _shared(told, each) for name, each in mechanisms.items()},
+        "travels": {name: words.travels(each) for name, each in mechanisms.items()},
         "domains": {name: _domains(told, each) for name, each in mechanisms.items()},
         "compared": _compared(told, names) if len(names) > 1 else None,
-        "bias": {name: plots for name, each in mechanisms.items() if (plots := _bias(told, each["bias"]))},
+        "bias": {name: _bias(told, each["bias"]) for name, each in mechanisms.items() if each["bias"]},
         "pairs": [_pair(told, pair) for pair in told["pairs"]],
         "choices": {
             key: sorted({pair[key] for pair in told["pairs"]}, key=lambda name: (name != told["main"], name))
             for key in ("mechanism", "domain")
         },
+        "decided": _deciding(told),
+        "applications": {key: _application(told, each) for key, each in told["applications"].items() if each},
         "glossary": [_concept(told, key, each) for key, each in told["concepts"].items()],
         "data": data_view({each["source"]: each["report"] for each in told["data"]}),
         "recipe": "",
         "n_open": N_OPEN,
+        "several_domains": any(len(each["domains"]) > 1 for each in mechanisms.values()),
     }
 
 
@@ -106,13 +112,27 @@ def _elsewhere(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
     if not left_out:
         return None
     both = {"by_domain": accuracy["by_domain"], "leave_one_domain_out": left_out}
-    axis = dots(ACCURACY, {str(i): {"accuracy": t} for i, t in enumerate(t for m in both.values() for t in m.values())})
+    axis = _figures.axis([0.5, *(x for each in both.values() for triple in each.values() for x in triple)], about=3)
+    ticks = [(axis.at(value), tick(ACCURACY, value)) for value in axis.ticks]
     plots = {}
     for key, triples in both.items():
         metric = Metric(key, ACCURACY.label, "share", 1)
         plot = dots(metric, {name: {key: triple} for name, triple in triples.items()})
-        plots[key] = {**plot, "axis": axis["axis"], "ticks": axis["ticks"]}
+        plots[key] = {**plot, "axis": axis, "ticks": ticks}
     return {"plots": plots, "colour": dict.fromkeys(left_out, 0)}
+
+
+def _calibration(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How often the explanation is right where it is so sure; None where nobody asked."""
+    parts = {str(i): part for i, part in enumerate(accuracy.get("calibration") or (), 1)}
+    if not parts:
+        return None
+    metric = Metric("calibration", "right", "share", 1)
+    plot = dots(metric, {part: {"calibration": told["right"]} for part, told in parts.items()})
+    for row in plot["rows"]:
+        row["scored"] = f"n = {parts[row['run']]['n']}"
+    names = {part: f"{100 * told['predicted']:.1f} % sure" for part, told in parts.items()}
+    return {"plot": plot, "colour": dict.fromkeys(parts, 0), "names": names}
 
 
 def _mechanism_row(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,15 +158,18 @@ def _cell(triple: Triple, signed: bool) -> dict[str, Any]:
 # ---- bars ----
 
 
-def _axis(bars: Iterable[float], whiskers: Iterable[float | None]) -> tuple[_figures.Axis, list[tuple[float, str]]]:
-    """An axis of weights around 0, ticks in lift."""
+def _axis(
+    bars: Iterable[float], whiskers: Iterable[float | None], *, about: int = 5
+) -> tuple[_figures.Axis, list[tuple[float, str]]]:
+    """An axis of weights around 0, about so many ticks in lift."""
+    bars = list(bars)
     longest = max((abs(value) for value in bars), default=0.0)
     limit = WIDE * longest if longest else None
     ends = [value for value in whiskers if value is not None]
     ends = [max(-limit, min(limit, value)) for value in ends] if limit is not None else ends
-    scaled = _figures.axis([words.LIFT * value for value in (longest, *ends)], around_zero=True)
+    scaled = _figures.axis([words.LIFT * value for value in (longest, *ends)], around_zero=True, about=about)
     axis = _figures.Axis(scaled.low / words.LIFT, scaled.high / words.LIFT, ())
-    return axis, [(scaled.at(tick), f"{tick:g}".replace("-", MINUS)) for tick in scaled.ticks]
+    return axis, [(scaled.at(value), f"{value:g}".replace("-", MINUS)) for value in scaled.ticks]
 
 
 def _ends(entries: Iterable[Mapping[str, Any]]) -> list[float | None]:
@@ -179,11 +202,18 @@ def _bars(
                 "whisker": None if entry["low"] is None or entry["high"] is None else (
                     axis.at(entry["low"]), axis.at(entry["high"])),
                 "shown": words.lift(entry["weight"]),
-                "parts": "" if not own else f"{words.bare(common)} shared, {words.bare(own)} here",
+                "parts": "" if not own else f"{words.bare(common)} shared, {words.bare(own)} here" if common else
+                "all of it here",
                 **words.standing(entry, trusted=trusted),
             }
         )  # fmt: skip
     return {"rows": rows, "zero": axis.at(0.0), "ticks": ticks}
+
+
+def _shared(told: Mapping[str, Any], mechanism: Mapping[str, Any]) -> dict[str, Any]:
+    """Concepts shared by all domains; none is weighed for itself where the whole is not trusted or does not travel."""
+    far = words.travels(mechanism)
+    return _bars(told, mechanism["shared"].items(), mechanism["trusted"] and (far is None or far["passed"]))
 
 
 def _piece(axis: _figures.Axis, start: float, end: float, word: str) -> dict[str, Any]:
@@ -208,17 +238,18 @@ def _domains(told: Mapping[str, Any], mechanism: Mapping[str, Any]) -> dict[str,
         # what is its own stands first, as the shared part has a figure of its own
         ordered = sorted(entries.items(), key=lambda item: (not item[1]["specific"], -abs(item[1]["weight"])))
         n_own = sum(bool(entry["specific"]) for entry in entries.values())
-        panels[name] = {**_bars(told, ordered, mechanism["trusted"], axis), "n_own": n_own,
+        here = words.trust_here(mechanism, name)
+        panels[name] = {**_bars(told, ordered, here["trusted"], axis), "n_own": n_own, "here": here,
                         "n": mechanism["n"]["domains"][name]}  # fmt: skip
     return panels
 
 
-def _bias(told: Mapping[str, Any], bias: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Length, form and position: alone, and beside the content concepts, on one axis."""
-    triples = [triple for entry in bias.values() for triple in entry.values()]
+def _bias(told: Mapping[str, Any], bias: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Length, form and position: alone, and beside the content concepts, on one axis; None where nothing is known."""
+    triples = [entry[key] for entry in bias.values() for key in ("alone", "beside_content")]
     if not any(triple[0] is not None for triple in triples):
-        return []
-    axis, ticks = _axis([t[0] for t in triples if t[0] is not None], [end for t in triples for end in t[1:]])
+        return None
+    axis, ticks = _axis([t[0] for t in triples if t[0] is not None], [end for t in triples for end in t[1:]], about=4)
     plots = []
     for key, title in (("alone", "Alone"), ("beside_content", "Beside the content that the model has")):
         rows = [
@@ -235,7 +266,7 @@ def _bias(told: Mapping[str, Any], bias: Mapping[str, Any]) -> list[dict[str, An
         plots.append({"title": title, "metric": Metric(f"bias.{key}", title, "score"), "rows": rows, "axis": axis,
                       "ticks": ticks, "line": 0.0, "measured": True})  # fmt: skip
     names = {name: "standing first" if name == "position" else words.name_of(told, name) for name in bias}
-    return [{"plots": plots, "names": names, "colour": dict.fromkeys(bias, 0)}]
+    return {"plots": plots, "names": names, "colour": dict.fromkeys(bias, 0)}
 
 
 # ---- mechanisms beside one another ----
@@ -268,7 +299,7 @@ def _compared(told: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
                     "dot": None if value is None else axis.at(value),
                     "whisker": None if None in ends else (axis.at(ends[0]), axis.at(ends[1])),
                     "drives": bool(entry and entry["drives"]),
-                    "shown": "not among its concepts" if value is None else words.lift(value) if entry else "no weight",
+                    "shown": "no such concept" if value is None else words.lift(value) if entry else "no weight",
                 }
             )
         rows.append({"key": key, "name": words.name_of(told, key), "lanes": lanes})
@@ -285,24 +316,42 @@ def _between(told: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]
                   if sign * entry["difference"] > 0]}
         for sign, more, less in ((1, a, b), (-1, b, a))
     ]  # fmt: skip
-    domains = [set(told["mechanisms"][name]["n"]["domains"]) for name in (a, b)]
-    agreement = pair.get("agreement")
-    if agreement and agreement[0] is not None:
-        agree = f"On {words.plural(pair['same_pairs'], 'pair')} that both judged they agree in "
-        agree += f"{ACCURACY.show(agreement[0])} ({ACCURACY.show_interval(agreement)})."
-    elif pair.get("same_pairs"):
-        agree = f"{words.plural(pair['same_pairs'], 'pair')} were judged by both."
-    else:
-        agree = "They judged no pair in common, so where they differ may be the pairs as well as who judged."
     return {
         **pair,
         "sides": sides,
-        "agree": agree,
-        "trusted": sure,
-        "apart": not domains[0] & domains[1],
-        "shown": NOTHING if pair["similarity"] is None else f"{pair['similarity']:.2f}".replace("-", MINUS),
-        "agreement": agreement or [None] * 3,
+        "sentences": " ".join(_of_both(told, pair, sure)),
+        "shown": NOTHING if pair["similarity"] is None else _two(pair["similarity"]),
+        "agreement": pair.get("agreement") or [None] * 3,
     }
+
+
+def _of_both(told: Mapping[str, Any], pair: Mapping[str, Any], sure: bool) -> Iterator[str]:
+    """What a reader has to know to compare two mechanisms, a sentence each."""
+    agreement, n = pair.get("agreement"), words.plural(pair.get("same_pairs") or 0, "pair")
+    if agreement and agreement[0] is not None:
+        yield f"On {n} that both judged they agree in {ACCURACY.show(agreement[0])}"
+        yield f"({ACCURACY.show_interval(agreement)})."
+    elif pair.get("same_pairs"):
+        yield f"{n} were judged by both."
+    else:
+        yield "They judged no pair in common, so where they differ may be the pairs as well as who judged."
+    if not sure:
+        yield "Not both explanations are trusted: these are differences of models, and may not be of preferences."
+    a, b = (set(told["mechanisms"][pair[side]]["n"]["domains"]) for side in ("a", "b"))
+    if not a & b:
+        yield "They judged in different domains, so this compares shared weights alone."
+    yield "Similarity is the correlation of their weights: 1 where they weigh alike, 0 where one tells nothing of the"
+    yield "other."
+    if pair["similarity"] is None:
+        yield f"It is not known here: {pair.get('why_not') or 'one of the two has no weights that differ'}."
+    if len(pair.get("by_domain") or {}) > 1:
+        by_domain = pair["by_domain"].items()
+        each = ", ".join(f"{name} {'unknown' if value is None else _two(value)}" for name, value in by_domain)
+        yield f"By domain, of which it is the mean: {each}."
+
+
+def _two(value: float, sign: str = "-") -> str:
+    return f"{value:{sign}.2f}".replace("-", MINUS)
 
 
 # ---- pairs ----
@@ -327,18 +376,25 @@ def _pair(told: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
     for step in steps:
         step["piece"] = _piece(axis, step["start"], step["start"] + step["value"], "for" if step["value"] > 0 else
                                "against")  # fmt: skip
-        step["shown"] = f"{step['value']:+.2f}".replace("-", MINUS)
+        step["shown"] = _two(step["value"], "+")
     return {
         **pair,
         "steps": steps,
         "zero": axis.at(0.0),
         "total": {**_piece(axis, 0.0, pair["logit"], "sum"),
-                  "shown": f"{pair['logit']:+.2f}".replace("-", MINUS)},
+                  "shown": _two(pair["logit"], "+")},
+        "decider": pair["contributions"][0][0] if pair["contributions"] else "",
         "verdict": _verdict(pair),
         "preferred": _preferred(pair),
         "expected": _expected(pair),
         "flip_told": words.changes(told, pair),
     }  # fmt: skip
+
+
+def _deciding(told: Mapping[str, Any]) -> dict[str, str]:
+    """Concepts that are the largest step of some pair, with their names, the most frequent first."""
+    found = Counter(pair["contributions"][0][0] for pair in told["pairs"] if pair["contributions"])
+    return {key: f"{words.name_of(told, key)} ({n})" for key, n in found.most_common()}
 
 
 def _verdict(pair: Mapping[str, Any]) -> str:
@@ -360,7 +416,53 @@ def _expected(pair: Mapping[str, Any]) -> str:
     if pair["predicted"] == 0.5:
         return "neither"
     share = max(pair["predicted"], 1 - pair["predicted"])
-    return f"{'first' if pair['predicted'] > 0.5 else 'second'}, {100 * share:.0f} %"
+    return f"{'first' if pair['predicted'] > 0.5 else 'second'}, {100 * share:.1f} %"
+
+
+# ---- in use ----
+
+_CHOICES = {
+    "top": "its leading concepts",
+    "random": "concepts drawn at random",
+    "own": "its own leading concepts",
+    "reference": "the reference's leading concepts",
+    "overlooked": "what the reference weighs most above it",
+}
+_TOLD = ("k", "why_not", "n", "rule", "difference", "concepts", "mechanism", "model", "missing")
+
+
+def _application(told: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """A test of the concepts in use: a figure per mechanism of shares, or why there is none, and what else is told."""
+    tests = []
+    live = "mechanism" in found  # of one mechanism alone, by a model that was asked
+    tested = {found["mechanism"]: found} if live else found.get("mechanisms", {})
+    for name, each in tested.items():
+        shares = {key: value for key, value in each.items() if key in _CHOICES}
+        named = each.get("concepts") or {}
+        named = named if isinstance(named, Mapping) else {"top": named}
+        plot = dots(ACCURACY, {_CHOICES[key]: {"accuracy": triple} for key, triple in shares.items()})
+        tests.append(
+            {
+                "name": name,
+                "why_not": each.get("why_not", ""),
+                "n": each.get("n"),
+                "k": each.get("k", found.get("k")),
+                "rule": each.get("rule", ""),
+                "missing": each.get("missing") or 0,
+                "difference": _cell(each["difference"], True) if each.get("difference") else None,
+                "plot": plot if shares else None,
+                "colour": {_CHOICES[key]: 7 if key == "random" else 0 for key in shares},
+                "concepts": {
+                    _CHOICES[key]: [f"{'more' if sign > 0 else 'less'} {words.short(told, concept)}"
+                                    for concept, sign in each_named]
+                    for key, each_named in named.items()
+                },
+                "more": {k: v for k, v in each.items()
+                         if k not in _CHOICES and k not in _TOLD},
+            }
+        )  # fmt: skip
+    more = {} if live else {k: v for k, v in found.items() if k not in ("mechanisms", "k", "reference")}
+    return {"tests": tests, "reference": found.get("reference"), "model": found.get("model"), "more": more}
 
 
 # ---- concepts ----
