@@ -52,3 +52,19 @@ def test_planted_signs_are_stable_and_those_of_noise_are_not():
     assert own[:, planted_ones].min() >= 0.9
     assert shared[~planted_ones].mean() < 0.75
     assert (shared[model.shared_ == 0] == 0).all()
+
+
+def test_penalties_go_on_below_the_nine_where_the_smallest_of_them_are_best_and_stop_where_they_are_not():
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(900, 6))
+    names = np.repeat(["a", "b", "c"], 300)
+    p = (rng.random(900) < 1 / (1 + np.exp(-X @ np.array([4.0, -4.0, 3.0, 0.0, 0.0, 0.0])))).astype(float)
+    strong = choose_penalties(X, p, names)
+    losses = [row["log_loss"] for row in strong.table]
+    assert len(losses) > 9
+    assert losses[strong.chosen] == min(losses) < min(losses[:9]) - 0.02
+    largest = strong.table[0]["lambda_shared"] * 2
+    assert strong.table[9]["lambda_shared"] == pytest.approx(largest / 30)
+    assert strong.model.lambda_shared == strong.table[strong.chosen]["lambda_shared"]
+    assert len(choose_penalties(X, rng.permutation(p), names).table) == 9
+    assert len(choose_penalties(X, p, names, grid=[(0.2, 0.2), (0.1, 0.1)]).table) == 2

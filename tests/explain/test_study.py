@@ -3,20 +3,20 @@ from functools import cache
 
 import numpy as np
 import pytest
-from worlds_of_text import records
+from worlds_of_text import EVEN, records
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison
 from unipref.explain.pairs import Pairs
 from unipref.explain.study import Settings, Study, study
-from unipref.features.concepts import Concept, PairValues
+from unipref.features.concepts import Concept, PairValues, ngram_values, surface_values
 
 QUICK = Settings(resamples=20, n_grams=8)
 
 
 @cache
 def known() -> Study:
-    return study(Pairs.of(records()), settings=QUICK)
+    return study(Pairs.of(records(words=EVEN)), settings=QUICK)
 
 
 def test_the_shared_habit_is_shared_and_the_domains_own_are_its_own():
@@ -60,12 +60,71 @@ def test_accuracy_is_of_prompts_that_were_not_fitted_and_beats_what_is_simpler()
     assert 0.5 < accuracy["leave_one_domain_out"]["law"][0] < accuracy["by_domain"]["law"][0]
 
 
+def test_calibration_parts_all_decided_heldout_pairs_by_how_sure_the_model_is_of_them():
+    found = known()
+    parts = found.told["accuracy"]["calibration"]
+    decided = found.heldout & (found.pairs.p != 0.5)
+    assert sum(part["n"] for part in parts) == decided.sum()
+    assert max(part["n"] for part in parts) - min(part["n"] for part in parts) <= 1
+    sure = [part["predicted"] for part in parts]
+    assert sure == sorted(sure)
+    assert sure[0] >= 0.5
+    logits = np.abs(found.model.decision_function(found.x[decided], found.pairs.domain[decided]))
+    assert np.average(sure, weights=[part["n"] for part in parts]) == pytest.approx(np.mean(1 / (1 + np.exp(-logits))))
+    right = [part["right"][0] for part in parts]
+    overall = found.told["accuracy"]["heldout"][0]
+    assert np.average(right, weights=[part["n"] for part in parts]) == pytest.approx(overall)
+    assert right[-1] > right[0]  # habits that win nine times in ten are known where both are there
+
+
 def test_with_labels_drawn_by_lot_nothing_is_trusted_and_nothing_drives():
     pairs = Pairs.of(records(200))
     lot = np.random.default_rng(0).permutation(pairs.p)
     told = study(replace(pairs, p=lot), settings=QUICK).told
     assert not told["trusted"]
     assert not any(entry["drives"] for entry in told["shared"].values())
+
+
+def test_a_file_of_chosen_and_rejected_beside_others_teaches_no_position():
+    pairs = Pairs.of(records(200, words=EVEN))
+    law = pairs.domain == "law"
+    chosen_first = pairs.swapped(law & (pairs.p < 0.5))
+    told = study(chosen_first, settings=replace(QUICK, resamples=2)).told
+    assert told["accuracy"]["baselines_by_domain"]["law"]["majority"][0] == 0.5
+    assert told["accuracy"]["baselines"]["majority"][0] < 0.6  # 0.75 if "the first" were an answer in law
+    _, low, high = told["bias"]["position"]["alone"]
+    assert low < 0 < high
+    assert told["trusted"]
+
+
+def said(pairs: Pairs) -> PairValues:
+    return ngram_values(["zap", "lex", "ghee", "nix"], pairs.first.tolist(), pairs.second.tolist())
+
+
+def test_a_domain_whose_labels_are_drawn_by_lot_has_nothing_that_drives_beside_one_that_has():
+    pairs = Pairs.of(records(300, words=EVEN))
+    food = np.flatnonzero(pairs.domain == "food")
+    p = pairs.p.copy()
+    p[food] = np.random.default_rng(3).permutation(p[food])
+    told = study(replace(pairs, p=p), [said(pairs)], settings=replace(QUICK, n_grams=0)).told
+    assert told["trusted"]
+    assert told["trusted_in"] == {"food": False, "law": True}
+    assert told["domains"]["law"]["says:lex"]["drives"]
+    assert not any(entry["drives"] for entry in told["domains"]["food"].values())
+
+
+def test_habits_that_are_opposite_in_two_domains_are_not_said_to_hold_everywhere():
+    pairs = Pairs.of(records(300, words=EVEN))
+    food = pairs.domain == "food"
+    opposite = replace(pairs, p=np.where(food, 1 - pairs.p, pairs.p))
+    told = study(opposite, [said(pairs)], settings=replace(QUICK, n_grams=0)).told
+    assert told["trusted"]
+    assert told["domains"]["law"]["says:zap"]["weight"] > 0 > told["domains"]["food"]["says:zap"]["weight"]
+    assert told["domains"]["law"]["says:zap"]["drives"]
+    assert told["domains"]["food"]["says:zap"]["drives"]
+    assert told["accuracy"]["left_out_domains"][2] < 0.5
+    assert not any(entry["drives"] for entry in told["shared"].values())
+    assert any("no concept is said to drive in all domains" in note for note in told["notes"])
 
 
 def test_swapping_responses_with_their_labels_changes_no_weight():
@@ -115,3 +174,20 @@ def test_small_domains_are_left_out_by_name_and_too_little_data_is_an_error():
         study(replace(two, mechanism=np.arange(len(two)).astype(str).astype(object)))
     with pytest.raises(ConfigError, match="heldout_share"):
         Settings(heldout_share=1.5)
+
+
+def test_a_concept_that_always_wins_has_no_interval_and_takes_no_other_interval_with_it():
+    pairs = Pairs.of(records(500, words=EVEN))
+    rare = np.zeros(len(pairs))
+    rows = np.random.default_rng(0).choice(len(pairs), 150, replace=False)
+    rare[rows] = np.sign(pairs.p[rows] - 0.5)  # whoever has it wins, always: a plain fit has no end
+    tables = [
+        PairValues((Concept("rare", "rare", "more"),), rare[:, None]),
+        surface_values(pairs.prompt.tolist(), pairs.first.tolist(), pairs.second.tolist()),
+        said(pairs),
+    ]
+    told = study(pairs, tables, settings=replace(QUICK, n_grams=0, resamples=2)).told
+    assert told["shared"]["rare"]["weight"] > 0
+    assert all(None not in one["beside_content"] for one in told["bias"].values())
+    assert told["shared"]["rare"]["no_interval"] == "all held-out pairs that differ in it went the same way"
+    assert told["shared"]["says:zap"]["low"] > 0

@@ -9,6 +9,11 @@ from unipref.core.errors import ConfigError
 
 __all__ = ["add_to"]
 
+VALUED = (
+    "domain", "mechanism", "main", "n_grams", "heldout_share", "resamples", "seed", "limit", "endpoint", "judge_model",
+    "key_from", "budget", "judgements", "name",
+)  # fmt: skip
+
 
 def add_to(commands: Any) -> None:
     """Add the command to a parser's `commands`."""
@@ -54,12 +59,12 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--format", default="auto", metavar="NAME", help="of the data (default: told from the columns)")
     parser.add_argument(
         "--concepts",
-        dest="tables",
         action="append",
         default=[],
-        metavar="TABLE",
-        help="values of your own concepts: a file with the columns id, concept, value (first response minus second; "
-        "chosen minus rejected), and perhaps name, high, low; may be repeated",
+        metavar="TABLE|YAML|SET",
+        help="further concepts: a table of their values with the columns id, concept, value (first response minus "
+        "second; chosen minus rejected); a YAML file that defines them; or a published set: ad-linguistic, cpm-13, "
+        "decipher, dissect-29, profile; may be repeated",
     )
     parser.add_argument(
         "--no-surface", action="store_true", help="leave out what is counted in the texts; use --concepts and n-grams"
@@ -72,6 +77,26 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="of folds and resamples (default: 0)")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N records of each file")
     parser.add_argument("--strict", action="store_true", help="a faulty row stops instead of being counted")
+    judge = parser.add_argument_group("a judge, for concepts that cannot be counted")
+    judge.add_argument("--endpoint", metavar="URL", help="of a model that is asked as OpenAI's are; /v1 included")
+    judge.add_argument("--judge-model", metavar="NAME", help="as the endpoint calls it")
+    judge.add_argument("--key-from", metavar="VARIABLE", help="the environment variable that holds the endpoint's key")
+    judge.add_argument("--budget", type=int, metavar="N", help="at most N requests; 0 takes kept answers alone")
+    judge.add_argument("--judgements", metavar="CSV", help="a table of judgements in place of an endpoint")
+    judge.add_argument(
+        "--scores", action="store_true", help="score each response by itself; without it the two are compared"
+    )
+    judge.add_argument(
+        "--discover", type=int, default=0, metavar="N", help="have the judge name concepts, in N batches per domain"
+    )
+    judge.add_argument(
+        "--try",
+        dest="tried",
+        type=int,
+        default=0,
+        metavar="N",
+        help="have the model answer N held-out prompts, plainly and with the leading concepts named, and judge itself",
+    )
     parser.add_argument("--name", help="of the explanation (default: of the files' names)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/explain-NAME)")
     shape = parser.add_mutually_exclusive_group()
@@ -108,8 +133,9 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         domain=args.domain,
         mechanism=args.mechanism,
-        tables=tuple(args.tables),
+        concepts=tuple(args.concepts),
         surface=not args.no_surface,
+        judge=_judge(args),
         main=args.main,
         limit=args.limit,
     )
@@ -139,6 +165,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _judge(args: argparse.Namespace) -> Any:
+    from unipref.recipes.explain import JudgeAsked
+
+    if not any((args.endpoint, args.judge_model, args.judgements)):
+        for name, flag in (("discover", "discover"), ("tried", "try"), ("scores", "scores"), ("budget", "budget")):
+            if getattr(args, name):
+                raise ConfigError(f"--{flag} is for a judge, and there is none; give --endpoint and --judge-model")
+        return None
+    return JudgeAsked(
+        url=args.endpoint,
+        model=args.judge_model,
+        key_from=args.key_from,
+        budget=args.budget,
+        table=args.judgements,
+        representation="score" if args.scores else "comp",
+        discover=args.discover,
+        tried=args.tried,
+    )
+
+
 def _scorer(text: str) -> tuple[str, dict[str, Any]]:
     """KEY:option=value;option=value as the key and its options."""
     import yaml
@@ -156,13 +202,16 @@ def _scorer(text: str) -> tuple[str, dict[str, Any]]:
 def _command(args: argparse.Namespace) -> str:
     """The command line that makes this explanation, whole."""
     words = ["unipref", "explain", *args.files]
-    for flag, values in (("--run", args.runs), ("--scorer", args.scorers), ("--concepts", args.tables)):
+    for flag, values in (("--run", args.runs), ("--scorer", args.scorers), ("--concepts", args.concepts)):
         for value in values:
             words += [flag, value]
-    for name in ("domain", "mechanism", "main", "n_grams", "heldout_share", "resamples", "seed", "limit", "name"):
+    for name in VALUED:
         value = getattr(args, name)
         words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     words += [] if args.format == "auto" else ["--format", args.format]
+    words += ["--scores"] if args.scores else []
+    words += ["--discover", str(args.discover)] if args.discover else []
+    words += ["--try", str(args.tried)] if args.tried else []
     words += ["--no-surface"] if args.no_surface else []
     words += ["--strict"] if args.strict else []
     return shlex.join(words)

@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from unipref.core.errors import ConfigError, DataError, nearest
@@ -282,7 +282,10 @@ def _messages(parts: Sequence[Any], name: str) -> tuple[Message, ...]:
         ):
             content = "".join(c.get("text") or "" for c in content)
         if not isinstance(content, str):
-            raise RowFault(f"field {name!r} holds a message whose content is not text", f"it is {_kind(content)}")
+            kinds = [c.get("type") for c in content if isinstance(c, Mapping)] if isinstance(content, list) else []
+            other = next((kind for kind in kinds if kind != "text"), None)
+            what = f"it has a part of type {other!r}" if other else f"it is {_kind(content)}"
+            raise RowFault(f"field {name!r} holds a message whose content is not text", what)
         messages.append(Message(part["role"], _valid(content, name)))
     if not messages:
         raise RowFault(f"field {name!r} holds no message")
@@ -658,6 +661,69 @@ def _tree(row: Mapping[str, Any], columns: Columns) -> Parsed:
     return Parsed(node_items(prompt, nodes))
 
 
+_VOTES = {  # what is read -> the columns that may hold it: the general names, and AdParaphrase's
+    "first": ("response_a", "ad1"),
+    "second": ("response_b", "ad2"),
+    "n_first": ("n_a", "count.preference_ad1"),
+    "n_second": ("n_b", "count.preference_ad2"),
+    "n_neither": ("n_skip", "count.preference_skip"),
+}
+
+
+def _voted(row: Mapping[str, Any], columns: Columns) -> Parsed:
+    """Two texts and how many people preferred each; those who took neither are half a vote for both."""
+    named = {part: next((name for name in names if name in columns.names), None) for part, names in _VOTES.items()}
+    sides = [text_or_messages(_required(row, named[part]), named[part], columns) for part in ("first", "second")]
+    if isinstance(sides[0], str) != isinstance(sides[1], str):
+        raise RowFault(f"one of {named['first']!r} and {named['second']!r} is text and the other messages")
+    prompt = _prompt(row, columns) if row.get("prompt") is not None else ""
+    answers = [_answer(prompt, side, named[part]) for side, part in zip(sides, ("first", "second"), strict=True)]
+    if answers[0][:2] == answers[1][:2]:
+        raise RowFault("identical responses")
+    counts = [0.0, 0.0, 0.0]
+    for i, part in enumerate(("n_first", "n_second", "n_neither")):
+        count = number(row, named[part], columns) if named[part] else 0.0
+        if count is None and part != "n_neither":
+            raise RowFault(f"missing field {named[part]!r}")
+        if count is not None and count < 0:
+            raise RowFault("votes are not counts", f"field {named[part]!r} is {count:g}")
+        counts[i] = count or 0.0
+    if not sum(counts):
+        raise RowFault("nobody voted")
+    share = (counts[0] + counts[2] / 2) / sum(counts)
+    comparison = Comparison(0, 1, share) if share >= 0.5 else Comparison(1, 0, 1 - share)
+    comparison = replace(comparison, annotator=_annotator(row))
+    changed = sorted({*answers[0][2], *answers[1][2]})
+    return _with_further(row, columns, Parsed([Item(*answer[:2]) for answer in answers], [comparison], changed))
+
+
+def _summaries(row: Mapping[str, Any], columns: Columns) -> Parsed:
+    """Two summaries of the same reviews, rated by dimension, and which one is preferred (OpinPref)."""
+    reviews = row.get("reviews")
+    if not isinstance(reviews, list | tuple) or not all(isinstance(review, str) for review in reviews):
+        raise RowFault("field 'reviews' is not a list of texts", f"it is {_kind(reviews)}")
+    pair = _required(row, "summary-pairs")
+    context, items = _valid("\n\n".join(reviews), "reviews"), []
+    for name in ("summary-one", "summary-two"):
+        summary = pair.get(name) if isinstance(pair, Mapping) else None
+        text = summary.get("summary-text") if isinstance(summary, Mapping) else None
+        if not isinstance(text, str):
+            raise RowFault(f"field 'summary-pairs' has no {name!r} with a 'summary-text'")
+        if not text.strip():
+            raise RowFault("empty response", f"field {name!r}")
+        ratings = summary.get("summary-score") or {}
+        facts = {str(key): _finite(value, str(key)) for key, value in ratings.items() if value is not None}
+        items.append(Item(context, _valid(text, name), columns=facts))
+    if items[0].response == items[1].response:
+        raise RowFault("identical responses")
+    # the codes are not documented: with 1 the first has the higher ratings in three rows of four, with 2 the second
+    preferred = number(row, "preference-data", columns)
+    if preferred not in (1, 2):
+        raise RowFault("field 'preference-data' is not 1 or 2", f"{row.get('preference-data')!r}"[:80])
+    winner = int(preferred) - 1
+    return Parsed(items, [Comparison(winner, 1 - winner, annotator=_annotator(row))])
+
+
 _RESPONSES = frozenset(
     {"chosen", "rejected", "completion", "completions", "responses", "output_1", "output_2", "messages"}
 )
@@ -708,6 +774,24 @@ FORMATS: dict[str, Format] = {
             _PAIR_FACTS - {"prompt"},
             _side_facts,
             _transcripts,
+        ),
+        Format(
+            "votes",
+            "two texts and how many people preferred each",
+            tuple(names for part, names in _VOTES.items() if part != "n_neither"),
+            frozenset({"chosen", "rejected", "output_1", "output_2"}),
+            frozenset({"prompt", "annotator", *_VOTES["n_neither"], *_FURTHER}),
+            _no_facts,
+            _voted,
+        ),
+        Format(
+            "summaries",
+            "two summaries of the same reviews, rated, and which is preferred",
+            ("reviews", "summary-pairs", "preference-data"),
+            _RESPONSES,
+            frozenset({"annotator"}),
+            _no_facts,
+            _summaries,
         ),
         Format(
             "ranked",

@@ -8,7 +8,7 @@ import numpy as np
 from unipref.core.errors import DataError
 from unipref.core.records import Record, plain_text
 
-__all__ = ["Pairs"]
+__all__ = ["UNNAMED", "Pairs", "shared_rows"]
 
 UNNAMED = "all"  # the domain or mechanism of rows that have none
 
@@ -86,6 +86,12 @@ class Pairs:
             }
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence["Pairs"]) -> "Pairs":
+        """All pairs of `parts`, in their order."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
     def take(self, rows: np.ndarray | Sequence[int]) -> "Pairs":
         """The pairs at `rows`, a mask or indices."""
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
@@ -98,3 +104,26 @@ class Pairs:
             second=np.where(rows, self.first, self.second),
             p=np.where(rows, 1.0 - self.p, self.p),
         )
+
+
+def shared_rows(a: Pairs, b: Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows (M,) of `a` and of `b` that compare the same two responses to the same prompt, and (M,) whether b's stand
+    the other way round.
+
+    A pair that a mechanism judged more than once is matched in its order.
+    """
+    places: dict[tuple[str, frozenset[str]], list[int]] = {}
+    for i, key in enumerate(_keys(b)):
+        places.setdefault(key, []).append(i)
+    left, right = [], []
+    for i, key in enumerate(_keys(a)):
+        if places.get(key):
+            left.append(i)
+            right.append(places[key].pop(0))
+    rows_a, rows_b = np.array(left, dtype=int), np.array(right, dtype=int)
+    return rows_a, rows_b, a.first[rows_a] != b.first[rows_b]
+
+
+def _keys(pairs: Pairs) -> list[tuple[str, frozenset[str]]]:
+    columns = (pairs.prompt.tolist(), pairs.first.tolist(), pairs.second.tolist())
+    return [(prompt, frozenset((first, second))) for prompt, first, second in zip(*columns, strict=True)]

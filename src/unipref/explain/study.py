@@ -19,7 +19,7 @@ from unipref.explain.factors import associations
 from unipref.explain.pairs import Pairs
 from unipref.explain.refit import refit
 from unipref.explain.regression import HierarchicalPairRegressor
-from unipref.explain.selection import Choice, choose_penalties, sign_stability
+from unipref.explain.selection import Choice, choose_penalties, kept_signs, resampled_weights
 from unipref.features.concepts import (
     Concept,
     PairValues,
@@ -29,7 +29,7 @@ from unipref.features.concepts import (
     surface_values,
 )
 
-__all__ = ["Settings", "Study", "study"]
+__all__ = ["Settings", "Study", "find_ngrams", "study"]
 
 HELDOUT_SALT = "unipref-explain-heldout-1"
 DISCOVERY_SALT = "unipref-explain-discovery-1"
@@ -37,6 +37,7 @@ STABLE = 0.9  # of resamples must agree on a sign before a concept is said to dr
 ALIKE = 0.9  # concepts whose values correlate more are one group
 FEW = 30  # decided pairs of a domain, fewer are said so and not modelled
 RARE = 20  # held-out pairs that differ in a form, fewer say nothing of it
+SIMPLEST = ("majority", "length_only")  # what a model must beat to be trusted
 FORMAT = ("bullets", "numbered", "headings", "bold", "code", "tables", "links", "refusals")
 
 _Intervals = tuple[np.ndarray, np.ndarray, list[str]]  # (C,) low and high, and why there is none
@@ -69,6 +70,10 @@ class Settings:
         for name in ("heldout_share", "discovery_share"):
             if not 0 < getattr(self, name) < 1:
                 raise ConfigError(f"{name} is a share between 0 and 1, got {getattr(self, name)}")
+        if self.n_grams < 0 or self.resamples < 1:
+            raise ConfigError(
+                f"n_grams is at least 0 and resamples at least 1, got {self.n_grams} and {self.resamples}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ class Study:
         x: (N, C) in units of each concept's spread.
         heldout: (N,) bool.
         choice: the penalties that were tried and the model.
+        resampled: (R, C) and (R, D, C), shared weights and each domain's, of refits to resampled prompts.
         told: what `explanation.json` says of this mechanism.
     """
 
@@ -88,6 +94,7 @@ class Study:
     x: np.ndarray
     heldout: np.ndarray
     choice: Choice
+    resampled: tuple[np.ndarray, np.ndarray]
     told: dict[str, Any]
 
     @property
@@ -95,12 +102,20 @@ class Study:
         return self.choice.model
 
 
-def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings = Settings()) -> Study:
+def study(
+    pairs: Pairs,
+    tables: Sequence[PairValues] = (),
+    *,
+    settings: Settings = Settings(),
+    ngrams: Mapping[str, Sequence[str]] | None = None,
+) -> Study:
     """What drives the preferences of one mechanism.
 
     Args:
         pairs: of one mechanism, of one or more domains.
         tables: concept values of the same pairs besides the n-grams; none: the surface features.
+        ngrams: n-gram -> domains where it was found, by `find_ngrams`, so that several mechanisms have the same; None:
+            found here.
 
     Raises:
         DataError: too few pairs with a verdict, or pairs of several mechanisms.
@@ -108,8 +123,7 @@ def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings
     if len(set(pairs.mechanism.tolist())) > 1:
         raise DataError(f"a study is of one mechanism, and these are of {sorted(set(pairs.mechanism.tolist()))}")
     notes: list[str] = []
-    decided = pairs.p != 0.5
-    sizes = {name: int((decided & (pairs.domain == name)).sum()) for name in sorted(set(pairs.domain.tolist()))}
+    sizes = _sizes(pairs)
     small = [name for name, n in sizes.items() if n < FEW]
     if len(small) == len(sizes):
         raise DataError(
@@ -122,16 +136,15 @@ def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings
     kept = ~np.isin(pairs.domain, small)
     values = list(tables) or [surface_values(pairs.prompt.tolist(), pairs.first.tolist(), pairs.second.tolist())]
     pairs = pairs.take(kept)
-    values = [_rows(table, kept) for table in values]
+    values = [table.take(kept) for table in values]
 
     heldout = _drawn(pairs.group, settings.heldout_share, HELDOUT_SALT)
-    discovery = ~heldout & _drawn(pairs.group, settings.discovery_share, DISCOVERY_SALT)
     domains = sorted(set(pairs.domain.tolist()))
     for name in domains:
         for part, rows in (("training", ~heldout), ("held-out", heldout)):
             if not (rows & (pairs.domain == name) & (pairs.p != 0.5)).any():
                 raise DataError(f"the domain {name!r} has no {part} pair with a verdict; give more prompts of it")
-    values += _ngrams(pairs, discovery, domains, settings.n_grams)
+    values += _ngram_tables(pairs, domains, find_ngrams(pairs, settings) if ngrams is None else ngrams)
     concepts, x, spread, groups, dropped = _assembled(values, ~heldout)
     if dropped:
         notes.append(f"concepts with the same value in every training pair have no weight: {', '.join(dropped)}.")
@@ -152,7 +165,7 @@ def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings
     )
     model = choice.model
     accuracy = _accuracies(pairs, x, concepts, heldout, model, choice, settings)
-    stable = sign_stability(
+    resampled = resampled_weights(
         model,
         x[fitted],
         pairs.p[fitted],
@@ -161,7 +174,9 @@ def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings
         resamples=settings.resamples,
         seed=settings.seed,
     )
-    trusted = _trusted(accuracy)
+    stable = kept_signs(model.shared_, resampled[0]), kept_signs(model.shared_ + model.specific_, resampled[1])
+    trusted = _trusted(accuracy["differences"])
+    trusted_in = {name: trusted and _trusted(each) for name, each in accuracy["differences_by_domain"].items()}
     marginal = associations(x[heldout], pairs.p[heldout], groups=pairs.group[heldout])
     told = {
         "mechanism": pairs.mechanism[0],
@@ -185,7 +200,14 @@ def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings
         },
         "accuracy": accuracy,
         "trusted": trusted,
-        "shared": _told(concepts, model.shared_, stable[0], _intervals(pairs, x, model.shared_, heldout), trusted),
+        "trusted_in": trusted_in,
+        "shared": _told(
+            concepts,
+            model.shared_,
+            stable[0],
+            _intervals(pairs, x, model.shared_, heldout),
+            trusted and _travels(accuracy, notes),
+        ),
         "domains": {},
         "concepts": {
             concept.key: {
@@ -210,13 +232,8 @@ def study(pairs: Pairs, tables: Sequence[PairValues] = (), *, settings: Settings
     for d, name in enumerate(domains):
         weight = model.weights(name)
         again = _intervals(pairs, x, weight, heldout & (pairs.domain == name))
-        told["domains"][name] = _told(concepts, weight, stable[1][d], again, trusted, own=model.specific_[d])
-    return Study(pairs, concepts, x, heldout, choice, told)
-
-
-def _rows(table: PairValues, kept: np.ndarray) -> PairValues:
-    sides = [None if side is None else side[kept] for side in (table.first, table.second)]
-    return PairValues(table.concepts, table.difference[kept], *sides)
+        told["domains"][name] = _told(concepts, weight, stable[1][d], again, trusted_in[name], own=model.specific_[d])
+    return Study(pairs, concepts, x, heldout, choice, resampled, told)
 
 
 def _drawn(groups: np.ndarray, share: float, salt: str) -> np.ndarray:
@@ -224,24 +241,46 @@ def _drawn(groups: np.ndarray, share: float, salt: str) -> np.ndarray:
     return np.array([found[group] for group in groups.tolist()], dtype=bool)
 
 
-def _ngrams(pairs: Pairs, discovery: np.ndarray, domains: Sequence[str], most: int) -> list[PairValues]:
-    """The n-grams that tell winners from losers in a domain; one that does in two and half of all is shared."""
-    if most == 0:
-        return []
+def _sizes(pairs: Pairs) -> dict[str, int]:
+    """Pairs with a verdict, by domain."""
+    decided = pairs.p != 0.5
+    return {name: int((decided & (pairs.domain == name)).sum()) for name in sorted(set(pairs.domain.tolist()))}
+
+
+def find_ngrams(pairs: Pairs, settings: Settings, *, most: int | None = None) -> dict[str, tuple[str, ...]]:
+    """N-grams that tell winners from losers on the prompts of discovery, each with the domains where it does.
+
+    Args:
+        most: per domain; None: as `settings` say.
+    """
+    most = settings.n_grams if most is None else most
     found: dict[str, list[str]] = {}
-    for name in domains:
+    if most == 0:
+        return {}
+    known = ~_drawn(pairs.group, settings.heldout_share, HELDOUT_SALT)
+    discovery = known & _drawn(pairs.group, settings.discovery_share, DISCOVERY_SALT)
+    for name in [name for name, n in _sizes(pairs).items() if n >= FEW]:
         rows = discovery & (pairs.domain == name) & (pairs.p != 0.5)
         first_wins = pairs.p[rows] > 0.5
         winners = np.where(first_wins, pairs.first[rows], pairs.second[rows])
         losers = np.where(first_wins, pairs.second[rows], pairs.first[rows])
         for ngram, _ in discriminative_ngrams(winners.tolist(), losers.tolist(), most=most):
             found.setdefault(ngram, []).append(name)
+    return {ngram: tuple(where) for ngram, where in found.items()}
+
+
+def _ngram_tables(pairs: Pairs, domains: Sequence[str], found: Mapping[str, Sequence[str]]) -> list[PairValues]:
+    """Values of the n-grams that were found in one of `domains`; one of two domains and half of all is shared."""
     places: dict[tuple[str, ...], list[str]] = {}
-    for ngram, where in found.items():
-        common = len(where) > 1 and 2 * len(where) >= len(domains)
-        places.setdefault(() if common else tuple(where), []).append(ngram)
-    first, second = pairs.first.tolist(), pairs.second.tolist()
-    return [ngram_values(sorted(names), first, second, domains=where) for where, names in sorted(places.items())]
+    for ngram, everywhere in found.items():
+        where = tuple(name for name in domains if name in everywhere)
+        if where:
+            common = len(where) > 1 and 2 * len(where) >= len(domains)
+            places.setdefault(() if common else where, []).append(ngram)
+    allowed = {name: where for where, names in sorted(places.items()) for name in sorted(names)}
+    if not allowed:
+        return []
+    return [ngram_values(list(allowed), pairs.first.tolist(), pairs.second.tolist(), domains=allowed)]
 
 
 def _assembled(
@@ -341,6 +380,7 @@ def _intervals(pairs: Pairs, x: np.ndarray, chosen: np.ndarray, rows: np.ndarray
         mine = rows & (pairs.domain == name)
         even[mine] /= max(even[mine].sum(), 1e-300)
     differs = (np.nan_to_num(x[rows]) != 0).sum(axis=0)
+    endless = _one_way(x[rows], pairs.p[rows])
     room = len(set(pairs.group[rows].tolist())) // 10
     inside: list[int] = []
     for j in np.argsort(-np.abs(chosen), kind="stable"):
@@ -348,6 +388,8 @@ def _intervals(pairs: Pairs, x: np.ndarray, chosen: np.ndarray, rows: np.ndarray
             continue
         if differs[j] < RARE:
             why[j] = f"only {differs[j]} held-out pairs differ in it"
+        elif endless[j]:
+            why[j] = "all held-out pairs that differ in it went the same way"
         elif len(inside) >= room:
             why[j] = "too few held-out prompts for so many concepts"
         else:
@@ -357,6 +399,13 @@ def _intervals(pairs: Pairs, x: np.ndarray, chosen: np.ndarray, rows: np.ndarray
     for j in inside:
         why[j] = again.why_not
     return low, high, why
+
+
+def _one_way(x: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """(C,) whether every pair that differs in the concept went the same way, so that a plain fit to it has no end."""
+    more, less, first, second = x > 0, x < 0, (p > 0)[:, None], (p < 1)[:, None]
+    up, down = (more & first) | (less & second), (more & second) | (less & first)
+    return ~(up.any(axis=0) & down.any(axis=0))
 
 
 def _accuracies(
@@ -379,23 +428,26 @@ def _accuracies(
     def right(logits: np.ndarray) -> list[float]:
         return (1.0 - np.abs(0.5 * (1 + np.sign(logits)) - truth)).tolist()
 
-    def interval(correct: list[float], rows: np.ndarray | None = None) -> Interval:
-        if rows is None:
-            return mean(correct, weights=weights, clusters=groups, bounds=(0.0, 1.0))
-        chosen = [i for i, inside in enumerate(rows) if inside]
-        return mean(
-            [correct[i] for i in chosen],
-            weights=[weights[i] for i in chosen],
-            clusters=[groups[i] for i in chosen],
-            bounds=(0.0, 1.0),
-        )
+    everywhere = np.ones(len(truth), dtype=bool)
 
-    ours = right(model.decision_function(x[test], pairs.domain[test]))
+    def at(values: Sequence[Any], rows: np.ndarray) -> list[Any]:
+        return [values[i] for i in np.flatnonzero(rows)]
+
+    def interval(correct: list[float], rows: np.ndarray = everywhere) -> Interval:
+        return mean(at(correct, rows), weights=at(weights, rows), clusters=at(groups, rows), bounds=(0.0, 1.0))
+
+    def gain(correct: list[float], rows: np.ndarray = everywhere) -> Interval:
+        pair, same = (at(weights, rows),) * 2, (at(groups, rows),) * 2
+        return mean_difference(at(ours, rows), at(correct, rows), weights=pair, clusters=same, bounds=(-1.0, 1.0))
+
+    logits = model.decision_function(x[test], pairs.domain[test])
+    ours = right(logits)
     penalties = {"lambda_shared": model.lambda_shared, "lambda_specific": model.lambda_specific}
     baselines: dict[str, list[float]] = {"majority": right(_majority(pairs, ~heldout, test))}
     lengths = [j for j, concept in enumerate(concepts) if concept.key in ("characters", "tokens")][:1]
-    if lengths:
-        baselines["length_only"] = right(_plain_fit(pairs, x[:, lengths], ~heldout, test))
+    column = x[:, lengths] if lengths else _length(pairs)
+    if column.any():
+        baselines["length_only"] = right(_plain_fit(pairs, column, ~heldout, test))
     several = len(model.domains_) > 1
     if several:
         settings_of = {"shared": model.shared, "specific": model.specific}
@@ -408,30 +460,51 @@ def _accuracies(
             other = HierarchicalPairRegressor(**{**penalties, **change})
             other.fit(x[~heldout], pairs.p[~heldout], pairs.domain[~heldout])
             baselines[name] = right(other.decision_function(x[test], pairs.domain[test]))
+    of_domain = {name: pairs.domain[test] == name for name in sorted(set(pairs.domain.tolist()))}
     found: dict[str, Any] = {
         "heldout": interval(ours).as_list(),
         "baselines": {name: interval(correct).as_list() for name, correct in baselines.items()},
-        "differences": {
-            name: mean_difference(
-                ours, correct, weights=(weights, weights), clusters=(groups, groups), bounds=(-1.0, 1.0)
-            ).as_list()
-            for name, correct in baselines.items()
+        "differences": {name: gain(correct).as_list() for name, correct in baselines.items()},
+        "by_domain": {name: interval(ours, rows).as_list() for name, rows in of_domain.items()},
+        "calibration": [
+            {
+                "predicted": float(np.average(_sigmoid(np.abs(logits[rows])), weights=np.array(weights)[rows])),
+                "right": interval(ours, rows).as_list(),
+                "n": int(rows.sum()),
+            }
+            for rows in _by_confidence(logits)
+        ],
+        "baselines_by_domain": {
+            name: {key: interval(correct, rows).as_list() for key, correct in baselines.items()}
+            for name, rows in of_domain.items()
         },
-        "by_domain": {
-            name: interval(ours, pairs.domain[test] == name).as_list() for name in sorted(set(pairs.domain.tolist()))
+        "differences_by_domain": {
+            name: {key: gain(correct, rows).as_list() for key, correct in baselines.items()}
+            for name, rows in of_domain.items()
         },
         "leave_one_domain_out": {},
     }
-    for name in sorted(set(pairs.domain.tolist())) if several else []:
+    elsewhere = np.zeros(len(truth))
+    for name, there in of_domain.items() if several else ():
         inside = pairs.domain != name
         other = HierarchicalPairRegressor(**penalties, shared=model.shared).fit(
             x[inside & ~heldout], pairs.p[inside & ~heldout], pairs.domain[inside & ~heldout]
         )
-        there = pairs.domain[test] == name
-        logits = np.zeros(len(truth))
-        logits[there] = other.decision_function(x[test][there], pairs.domain[test][there])
-        found["leave_one_domain_out"][name] = interval(right(logits), there).as_list()
+        elsewhere[there] = other.decision_function(x[test][there], pairs.domain[test][there])
+        found["leave_one_domain_out"][name] = interval(right(elsewhere), there).as_list()
+    if several:
+        found["left_out_domains"] = interval(right(elsewhere)).as_list()
     return found
+
+
+def _by_confidence(logits: np.ndarray) -> list[np.ndarray]:
+    """(N,) masks of up to four parts of one size, the least sure first; none has fewer than FEW pairs."""
+    parts = np.array_split(np.argsort(np.abs(logits), kind="stable"), max(1, min(4, len(logits) // FEW)))
+    return [np.isin(np.arange(len(logits)), part) for part in parts]
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
 def _majority(pairs: Pairs, fitted: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -439,14 +512,24 @@ def _majority(pairs: Pairs, fitted: np.ndarray, test: np.ndarray) -> np.ndarray:
     side = {
         name: np.sign((pairs.p[fitted & (pairs.domain == name)] - 0.5).sum()) for name in set(pairs.domain.tolist())
     }
-    # with the winner always first there is no position to learn from
-    ordered = _has_order(pairs)
-    return np.array([side[name] if ordered else 0.0 for name in pairs.domain[test].tolist()])
+    return np.array([side[name] for name in pairs.domain[test].tolist()]) * _ordered(pairs)[test]
 
 
-def _has_order(pairs: Pairs) -> bool:
-    """Whether which response stands first says nothing by itself of which one won."""
-    return bool((pairs.p > 0.5).any() and (pairs.p < 0.5).any())
+def _length(pairs: Pairs) -> np.ndarray:
+    """(N, 1) the difference of the lengths, where no concept is the length: the gate holds for any concepts."""
+    a, b = (np.log1p([len(text) for text in texts.tolist()]) for texts in (pairs.first, pairs.second))
+    return (a - b)[:, None]
+
+
+def _ordered(pairs: Pairs) -> np.ndarray:
+    """(N,) bool, whether the pair's domain has an order: where the winner always stands first, as in files of chosen
+    and rejected, there is no position to learn from.
+    """
+    found = {}
+    for name in set(pairs.domain.tolist()):
+        p = pairs.p[pairs.domain == name]
+        found[name] = bool((p > 0.5).any() and (p < 0.5).any())
+    return np.array([found[name] for name in pairs.domain.tolist()], dtype=bool)
 
 
 def _plain_fit(pairs: Pairs, columns: np.ndarray, fitted: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -458,10 +541,25 @@ def _plain_fit(pairs: Pairs, columns: np.ndarray, fitted: np.ndarray, test: np.n
     return own.decision_function(columns[test], pairs.domain[test])
 
 
-def _trusted(accuracy: Mapping[str, Any]) -> bool:
+def _trusted(differences: Mapping[str, Sequence[float | None]]) -> bool:
     """Whether the model predicts held-out pairs better than the majority and than length alone, beyond chance."""
-    lower = [accuracy["differences"][name][1] for name in ("majority", "length_only") if name in accuracy["baselines"]]
+    lower = [differences[name][1] for name in SIMPLEST if name in differences]
     return all(low is not None and low > 0 for low in lower)
+
+
+def _travels(accuracy: Mapping[str, Any], notes: list[str]) -> bool:
+    """Whether shared weights predict pairs of domains that they were not fitted to, beyond chance."""
+    if "left_out_domains" not in accuracy:
+        return True
+    value, low, high = accuracy["left_out_domains"]
+    if low is not None and low > 0.5:
+        return True
+    shown = f"{100 * value:.1f} %" + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f} %)")
+    notes.append(
+        f"no concept is said to drive in all domains: weights shared by the other domains are right on {shown} of a "
+        "left-out domain's held-out pairs, which is not better than a coin."
+    )
+    return False
 
 
 def _bias(
@@ -474,15 +572,21 @@ def _bias(
     at = {concept.key: j for j, concept in enumerate(concepts)}
     form = [key for key in ("characters", "tokens") if key in at][:1] + [key for key in FORMAT if key in at]
     columns = [x[:, at[key]] for key in form]
-    if _has_order(pairs):
-        form, columns = ["position", *form], [np.ones(len(pairs)), *columns]
+    ordered = _ordered(pairs)
+    if ordered.any():
+        form, columns = ["position", *form], [ordered.astype(float), *columns]
     if not form:
         return {}
     own = np.stack(columns, axis=1)
-    content = np.array([j for j in np.flatnonzero(model.shared_) if concepts[j].key not in form], dtype=int)
+    # as many as an interval has room for, and none that would take the other weights' intervals with it
+    differs = (np.nan_to_num(x[heldout]) != 0).sum(axis=0)
+    largest = np.argsort(-np.abs(model.shared_), kind="stable")
+    usable = (model.shared_ != 0) & (differs >= RARE) & ~_one_way(x[heldout], pairs.p[heldout])
+    content = [j for j in largest if usable[j] and concepts[j].key not in form]
     varies = (np.nan_to_num(own[heldout]) != 0).sum(axis=0) >= RARE
     names = [name for name, there in zip(form, varies, strict=True) if there]
     own = own[:, varies]
+    content = content[: max(0, len(set(pairs.group[heldout].tolist())) // 10 - len(names))]
     alone = refit(own[heldout], pairs.p[heldout], sample_weight=pairs.weight[heldout], groups=pairs.group[heldout])
     beside = refit(
         np.concatenate([own, x[:, content]], axis=1)[heldout],

@@ -46,6 +46,28 @@ SHARES = frozenset(
 )
 
 
+# what a surface feature is called where its own name says too little to a stranger
+_NAMES = {
+    "characters": "length in characters",
+    "tokens": "length in words",
+    "type_token_ratio": "share of distinct words",
+    "repeated_trigrams": "repeated runs of words",
+    "numbered": "numbered lines",
+    "bold": "bold text",
+    "digits": "share of digits",
+    "questions": "question marks",
+    "exclamations": "exclamation marks",
+    "second_person": "“you” and “your”",
+    "imperatives": "lines that instruct",
+    "steps": "“first”, “then”, “finally”",
+    "prompt_recall": "the prompt's words, repeated",
+    "prompt_precision": "share of words from the prompt",
+    "novel_tokens": "share of words not in the prompt",
+    "long_words": "share of long words",
+    "other_script": "another script than the prompt's",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Concept:
     """One property of a response.
@@ -113,7 +135,7 @@ def surface_values(prompts: Sequence[str], first: Sequence[str], second: Sequenc
     levels = surface_levels([prompt for prompt, _ in place], [response for _, response in place])
     a, b = (levels[[place[pair] for pair in side]] for side in sides)
     concepts = tuple(
-        Concept(name, name.replace("_", " "), meaning, kind="rule", source="surface-v1")
+        Concept(name, _NAMES.get(name, name.replace("_", " ")), meaning, kind="rule", source="surface-v1")
         for name, meaning in SURFACE.items()
     )
     return PairValues(concepts, a - b, a, b)

@@ -14,19 +14,28 @@ import unipref
 from unipref.core.errors import ConfigError, DataError, nearest
 from unipref.core.io import write_json
 from unipref.core.records import Record
-from unipref.data import DataReport, as_pairs, read_records
+from unipref.data import DataReport, as_pairs, is_heldout, read_records
 from unipref.data.sources import open_source
-from unipref.explain.explanation import Explanation, explain
+from unipref.explain.applications import guided_live
+from unipref.explain.discovery import discover
+from unipref.explain.explanation import explain, main_mechanism
 from unipref.explain.pairs import UNNAMED, Pairs
 from unipref.explain.study import Settings
 from unipref.explain.tables import read_concept_table
+from unipref.features.concept_sets import concept_set
 from unipref.features.concepts import PairValues, surface_values
+from unipref.features.judging import AnswerCache, Budget, Endpoint, Judge, LanguageJudge, TableJudge, judged_values
+from unipref.features.rules import rule_values
 from unipref.recipes.config import load_recipe
 from unipref.report import EXPLANATION, write_report
 from unipref.rewards import make_scorer
 
-__all__ = ["Asked", "NamedFile", "explain_files", "named_file"]
+__all__ = ["Asked", "JudgeAsked", "NamedFile", "explain_files", "named_file"]
 
+ANSWERS = "answers.jsonl"  # of a judge; what is there is not asked again
+TABLES = (".csv", ".jsonl", ".ndjson", ".json", ".parquet")
+DERIVED = ("model:", "scorer:")  # how the names of mechanisms begin that the data do not hold
+ORDER_SALT = "unipref-explain-order-1"
 MOST_JUDGES = 12  # names in the column `annotator`, more are people of one mechanism
 
 
@@ -40,6 +49,29 @@ class NamedFile:
 
 
 @dataclass(frozen=True)
+class JudgeAsked:
+    """Who judges concepts, and how.
+
+    Attributes:
+        url, model: of an endpoint that speaks as OpenAI's does. key_from: the environment variable with its key.
+        budget: the most requests; what is left unasked is missing, and counted.
+        table: a file of judgements instead.
+        representation: "comp" (which of the two has more) or "score" (each by itself).
+        discover: batches per domain in which the judge names concepts of its own; 0: none.
+        tried: held-out prompts that the model answers with and without the leading concepts named.
+    """
+
+    url: str | None = None
+    model: str | None = None
+    key_from: str | None = None
+    budget: int | None = None
+    table: str | None = None
+    representation: str = "comp"
+    discover: int = 0
+    tried: int = 0
+
+
+@dataclass(frozen=True)
 class Asked:
     """What is explained.
 
@@ -47,7 +79,9 @@ class Asked:
         files: data sources. runs: folders of `align`, or FOLDER/RUN, whose implicit rewards are mechanisms.
         scorers: key -> options of scorers that are mechanisms.
         domain, mechanism: columns that name a row's domain and its mechanism; None: "domain", and the annotator.
-        tables: files of concept values. surface: take the surface features as concepts.
+        concepts: files of concept values, files of concept definitions (.yaml), and names of published sets. surface:
+            take the surface features as concepts.
+        judge: who scores concepts that cannot be counted.
         main: see `explain`. show: held-out pairs to be read one by one.
         limit: at most so many records of each source.
     """
@@ -59,8 +93,9 @@ class Asked:
     strict: bool = False
     domain: str | None = None
     mechanism: str | None = None
-    tables: tuple[str, ...] = ()
+    concepts: tuple[str, ...] = ()
     surface: bool = True
+    judge: JudgeAsked | None = None
     main: str | None = None
     show: int = 200
     limit: int | None = None
@@ -109,38 +144,38 @@ def explain_files(
     tell = tell or (lambda _: None)
     name = name or _name(asked)
     folder = Path("runs") / f"explain-{name}" if output is None else Path(output)
-    if folder.exists() and any(folder.iterdir()) and not (folder / EXPLANATION).exists():
+    ours = any((folder / kept).exists() for kept in (EXPLANATION, ANSWERS))
+    if folder.exists() and any(folder.iterdir()) and not ours:
         raise ConfigError(f"{folder} is not empty and not an explanation; choose another with --output")
     pairs, data, notes = _gathered(asked, tell)
     pairs = _with_scorers(pairs, asked.scorers or {}, notes, tell)
-    values, accounts = _values(asked, pairs, notes, tell)
+    judge = (
+        None if asked.judge is None else _judge(asked.judge, folder)
+    )  # one, so that its budget is of all it is asked
+    values, accounts, judged = _values(asked, judge, pairs, settings or Settings(), notes, tell)
+    pairs, values = _without_order(pairs, values)
     found = explain(pairs, values, settings=settings, main=asked.main, show=asked.show, tell=tell)
-    _write(folder, name, command, data, accounts, notes, found)
-    return folder
-
-
-def _write(
-    folder: Path,
-    name: str,
-    command: str,
-    data: Sequence[Mapping[str, Any]],
-    accounts: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-    found: Explanation,
-) -> None:
+    if judge is not None and asked.judge is not None and asked.judge.tried:
+        tell(f"{judge.name} answers {asked.judge.tried} prompts with and without named concepts")
+        main = found.told["main"]
+        tried = guided_live(found.studies[main], judge, n=asked.judge.tried)
+        found.told["applications"]["guidance_live"] = {"mechanism": main, **tried}
+        judged["all_questions"] = judge.account.to_dict()
     told = {
         "name": name,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": unipref.__version__,
         "command": command,
-        "data": list(data),
+        "data": data,
         "tables": [{key: value for key, value in one.items() if key != "notes"} for one in accounts],
+        "judge": judged,
         **found.told,
     }
     told["notes"] = [*notes, *found.told["notes"]]
-    write_json(folder / "data.json", {"sources": list(data)})
+    write_json(folder / "data.json", {"sources": data})
     write_json(folder / EXPLANATION, told)
     write_report(folder)
+    return folder
 
 
 def _name(asked: Asked) -> str:
@@ -181,7 +216,8 @@ def _gathered(asked: Asked, tell: Callable[[str], None]) -> tuple[Pairs, list[di
         notes += told
         parts.append(pairs)
         data.append(_account(file.path, report))
-        notes += [note for note in report.notes if note not in notes]
+        # a column that is not used is no news here; it stands in data.json
+        notes += [note for note in report.notes if note not in notes and "columns not used" not in note]
         if report.set_aside:
             reasons = "; ".join(f"{count:,} x {reason}" for reason, count in report.counts.items())
             notes.append(f"{file.path}: {len(report.set_aside):,} of {report.n_read:,} rows are set aside: {reasons}.")
@@ -345,19 +381,136 @@ def _with_scorers(
     return Pairs.joined(parts)
 
 
+def _without_order(pairs: Pairs, values: Sequence[PairValues]) -> tuple[Pairs, list[PairValues]]:
+    """The same pairs; those of models and scorers, which see no order, in one that is drawn by lot.
+
+    In files of chosen and rejected responses the first is the one that people took. Kept in that order, "the first
+    wins" would be a baseline of a model that agrees with people, and know what no baseline may.
+    """
+    derived = np.array([name.startswith(DERIVED) for name in pairs.mechanism.tolist()])
+    lot = np.array([is_heldout(id_, share=0.5, salt=ORDER_SALT) for id_ in pairs.ids.tolist()])
+    rows = derived & lot
+    if not rows.any():
+        return pairs, list(values)
+    turned = rows[:, None]
+    swapped = []
+    for table in values:
+        sides = (table.first, table.second)
+        if table.first is not None and table.second is not None:
+            sides = (np.where(turned, table.second, table.first), np.where(turned, table.first, table.second))
+        swapped.append(PairValues(table.concepts, np.where(turned, -table.difference, table.difference), *sides))
+    return pairs.swapped(rows), swapped
+
+
 # ---- concepts ----
 
 
 def _values(
-    asked: Asked, pairs: Pairs, notes: list[str], tell: Callable[[str], None]
-) -> tuple[list[PairValues], list[dict[str, Any]]]:
-    values, accounts = [], []
-    for path in asked.tables:
-        table, account = read_concept_table(path).of(pairs)
-        values.append(table)
-        accounts.append(account)
-        notes += account["notes"]
+    asked: Asked,
+    judge: Judge | None,
+    pairs: Pairs,
+    settings: Settings,
+    notes: list[str],
+    tell: Callable[[str], None],
+) -> tuple[list[PairValues], list[dict[str, Any]], dict[str, Any]]:
+    """Values of all concepts but the n-grams, the accounts of tables, and what the judge was asked and said."""
+    columns = (pairs.prompt.tolist(), pairs.first.tolist(), pairs.second.tolist())
+    values, accounts, left, judged = [], [], [], []
+    scales: set[tuple[int, int]] = set()
+    for given in asked.concepts:
+        if given.removesuffix(".gz").lower().endswith(TABLES):
+            table, account = read_concept_table(given).of(pairs)
+            values.append(table)
+            accounts.append(account)
+            notes += account["notes"]
+            continue
+        named = concept_set(given)
+        concepts = named.concepts
+        counted = [concept for concept in concepts if concept.kind == "rule"]
+        others = [concept for concept in concepts if concept.kind != "rule"]
+        if counted:
+            tell(f"counting for {len(counted)} concepts of {given}")
+            values.append(rule_values(counted, *columns))
+        if others and judge is None:
+            if not counted:
+                raise ConfigError(
+                    f"--concepts {given}: its {len(others)} concepts are for a judge to score; give --endpoint and "
+                    "--judge-model, or --judgements with a table of what was judged"
+                )
+            left += others
+        judged += others
+        scales |= {named.scale} if others and named.scale else set()
+    if left:
+        notes.append(
+            f"{len(left)} concepts that a judge would score are left out, as there is none (--endpoint): "
+            f"{', '.join(concept.name for concept in left)}."
+        )
+    account: dict[str, Any] = {}
+    if judge is not None:
+        assert asked.judge is not None
+        if asked.judge.discover:
+            tell(f"{judge.name} names concepts")
+            found = discover(
+                _main_pairs(pairs, asked.main),
+                judge,
+                n_batches=asked.judge.discover,
+                settings=settings,
+                progress=lambda done, total: tell(f"{judge.name} names concepts: {done:,} of {total:,} in this step"),
+            )
+            judged += found.concepts
+            notes += found.notes
+            account["discovery"] = found.account.to_dict()
+        if not judged and not asked.judge.tried:
+            raise ConfigError(
+                "a judge has nothing to score; name concepts with --concepts, or have it find some: --discover"
+            )
+    if judge is not None and judged:
+        assert asked.judge is not None
+        tell(f"{judge.name} judges {len(judged)} concepts of {len(pairs):,} pairs")
+        how = asked.judge.representation
+        if len(scales) > 1 and how == "score":
+            raise ConfigError("the sets of concepts are scored on different scales; give them in separate calls")
+        if scales and isinstance(judge, LanguageJudge):
+            judge = replace(judge, scale=scales.pop())
+
+        def progress(done: int, total: int) -> None:
+            tell(f"{judge.name} judges {len(judged)} concepts: {done:,} of {total:,} pairs")
+
+        answers = judged_values(
+            *columns, judged, judge, representation=how, domains=pairs.domain.tolist(), progress=progress
+        )
+        values.append(answers.values)
+        account |= {"name": judge.name, "representation": how, **answers.told}
+        if answers.missing:
+            share = answers.missing / answers.values.difference.size
+            notes.append(
+                f"{judge.name} gave no answer for {answers.missing:,} of {answers.values.difference.size:,} values "
+                f"({share:.0%}); each counts as no difference. The same command asks again for what had no answer; an "
+                "unreadable one is kept as it is."
+            )
     if asked.surface or not values:
         tell(f"counting in the responses of {len(pairs):,} pairs")
-        values.insert(0, surface_values(pairs.prompt.tolist(), pairs.first.tolist(), pairs.second.tolist()))
-    return values, accounts
+        values.insert(0, surface_values(*columns))
+    return values, accounts, account
+
+
+def _judge(asked: JudgeAsked, folder: Path) -> Judge:
+    if asked.table is not None:
+        if asked.url is not None:
+            raise ConfigError("concepts are judged by an endpoint or by a table of judgements; give one of the two")
+        return TableJudge.from_csv(asked.table)
+    if asked.url is None or asked.model is None:
+        raise ConfigError("a judge needs --endpoint with an address and --judge-model with the model's name")
+    endpoint = Endpoint(
+        asked.url,
+        asked.model,
+        key_from=asked.key_from,
+        cache=AnswerCache(folder / ANSWERS),
+        budget=Budget(requests=asked.budget),
+    )
+    return LanguageJudge(endpoint)
+
+
+def _main_pairs(pairs: Pairs, main: str | None) -> Pairs:
+    """The pairs of one mechanism, for concepts to be found in."""
+    return pairs.take(pairs.mechanism == (main or main_mechanism(pairs)))
