@@ -132,3 +132,11 @@ def test_surface_values_of_a_response_are_the_same_however_often_it_stands_in_th
         alone = surface_values(prompts[i : i + 1], first[i : i + 1], second[i : i + 1])
         np.testing.assert_array_equal(together.difference[i], alone.difference[0])
         np.testing.assert_array_equal(together.first[i], alone.first[0])
+
+
+def test_every_surface_feature_has_a_name_of_its_own_for_people():
+    concepts = surface_values(["Why?"], ["So."], ["No."]).concepts
+    assert [concept.key for concept in concepts] == list(SURFACE)
+    assert len({concept.name for concept in concepts}) == len(SURFACE)
+    assert not any("_" in concept.name for concept in concepts)
+    assert {concept.key: concept.name for concept in concepts}["prompt_recall"] == "the prompt's words, repeated"
