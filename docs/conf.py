@@ -13,7 +13,7 @@ DOCS = Path(__file__).resolve().parent
 # Heading -> pages below it, in the order of the sidebar. A page that stands nowhere here is an error of the build.
 NAVIGATION = {
     "Start": ["start", "choosing", "data", "init"],
-    "Around training": ["doctor", "dry-run", "sample-and-chat", "comparison"],
+    "Around training": ["doctor", "dry-run", "sample-and-chat", "comparison", "diagnostics"],
     "Going further": ["explain", "judges", "objectives", "upo", "reviews", "lora", "machines", "python", "faq"],
     "Reference": ["recipe", "methods/index", "conformance"],
     "What was measured": ["results", "claims", "log"],
