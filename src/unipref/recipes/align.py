@@ -56,10 +56,10 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
     store = ScoreStore(folder.parent / ".scores")
     with quiet_transformers():
         data = read_data(recipe, store, console if rank0 else None, folder=folder)
+        check_data(recipe, data.train)  # first: it asks no model, which may be far away
         if rank0:
             before_training(recipe, data, folder, console)
         processes().wait_for_everyone()
-        check_data(recipe, data.train)
         if rank0:
             write_json(folder / "data.json", data.report)
         finals = _train_all(recipe, folder, data, store, resume=resume, console=console if rank0 else None)
