@@ -216,7 +216,7 @@ def test_a_large_model_gets_adapters_whose_rate_is_ten_times_that_of_all_weights
     from unipref.engine import ModelFacts
     from unipref.recipes import starting
 
-    facts = ModelFacts("m", None, 8_000_000_000, 4096, 128_000, (), (), False, ())
+    facts = ModelFacts("m", None, 8_000_000_000, 4096, 128_000, (), (), (), False, ())
     monkeypatch.setattr(starting, "model_facts", lambda name: facts)
     monkeypatch.setattr(starting, "load_tokenizer", lambda name: load_tokenizer("bundled"))
     made = start_recipe(str(write(tmp_path / "rows.jsonl", PLAIN)), model="org/large")
