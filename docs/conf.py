@@ -16,7 +16,7 @@ NAVIGATION = {
     "Around training": ["doctor", "dry-run", "sample-and-chat", "comparison", "diagnostics"],
     "Going further": ["explain", "judges", "objectives", "upo", "reviews", "lora", "machines", "python", "faq"],
     "Reference": ["recipe", "methods/index", "conformance"],
-    "What was measured": ["results", "claims", "log"],
+    "What was measured": ["results", "first-ten-minutes", "claims", "log"],
     "The project": ["architecture", "contributing", "decisions", "changelog"],
 }
 # Files of the repository's root that are pages of the site, too.
