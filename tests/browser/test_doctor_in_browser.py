@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browsing import alone, size
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from faulty_data import faulty_file, heldout_file
@@ -27,21 +28,8 @@ def examined(tmp_path_factory):
 
 @pytest.fixture
 def page(driver, examined):
-    """The page freshly opened at desktop width; afterwards nothing was complained of and nothing else was loaded."""
-    size(driver, 1280)
-    driver.get_log("browser")
-    driver.get_log("performance")
-    driver.get(examined[1])
-    yield driver
-    assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith("data:")} == {examined[1]}
-
-
-def size(driver, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    with alone(driver, examined[1]) as page:
+        yield page
 
 
 def test_the_page_opens_with_the_verdict_and_holds_the_numbers_of_the_json(page, examined):

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from browsing import alone, one, opened, press, select, size
 from example_explanation import SHARED, N, write_example
 
 from unipref.report import write_explanation
@@ -26,48 +27,8 @@ def told(folder):
 
 @pytest.fixture
 def page(driver, folder):
-    """The page freshly opened; afterwards nothing was complained of and nothing else was loaded."""
-    size(driver, 1280)
-    driver.get("about:blank")  # a fresh browser may still be loading a page of its own
-    driver.get_log("browser")
-    driver.get_log("performance")
-    address = (folder / "report.html").as_uri()
-    opened(driver, address)
-    yield driver
-    assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith("data:")} == {address}
-    assert driver.title == "small, explained \N{MIDDLE DOT} unipref"  # what a hostile text would have changed
-
-
-def opened(driver, address):
-    """Go to the page and wait until it is there; on a busy machine a driver may answer for the page before."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    driver.get(address)
-    there = "return location.href === arguments[0] && document.readyState === 'complete'"
-    WebDriverWait(driver, 30).until(lambda driver: driver.execute_script(there, address))
-
-
-def size(driver, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def select(page, css):
-    return page.find_elements("css selector", css)
-
-
-def one(page, css):
-    (element,) = select(page, css)
-    return element
-
-
-def press(page, css):
-    element = one(page, css)
-    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-    element.click()
+    with alone(driver, (folder / "report.html").as_uri(), title="small, explained \N{MIDDLE DOT} unipref") as page:
+        yield page
 
 
 def choose(page, css, value):

@@ -3,44 +3,15 @@
 import json
 
 import pytest
+from browsing import alone, one, press, select, size
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 def page(driver, run_folder):
-    """The report freshly opened at desktop width; afterwards nothing was complained of and nothing else was loaded."""
-    size(driver, 1280)
-    driver.get_log("browser")
-    driver.get_log("performance")
-    address = (run_folder / "report.html").as_uri()
-    driver.get(address)
-    yield driver
-    assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith("data:")} == {address}
-    assert driver.title == "quickstart \N{MIDDLE DOT} unipref"  # what a hostile text would have changed
-
-
-def size(driver, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def select(page, css):
-    return page.find_elements("css selector", css)
-
-
-def one(page, css):
-    (element,) = select(page, css)
-    return element
-
-
-def click(page, css):
-    element = one(page, css)
-    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-    element.click()
+    with alone(driver, (run_folder / "report.html").as_uri(), title="quickstart \N{MIDDLE DOT} unipref") as page:
+        yield page
 
 
 def look_up(summary, run, metric):
@@ -84,12 +55,12 @@ def test_a_heading_sorts_the_table_both_ways_and_runs_without_a_number_stay_last
 
     by_accuracy = sorted(summary["runs"], key=lambda run: -summary["runs"][run]["accuracy"][0])
     heading = "#runs thead th:nth-child(2)"
-    click(page, f"{heading} button")
+    press(page, f"{heading} button")
     assert order() == [*by_accuracy, "reference"]
     assert one(page, heading).get_attribute("aria-sort") == "descending"
-    click(page, f"{heading} button")
+    press(page, f"{heading} button")
     assert order() == [*by_accuracy[::-1], "reference"]
-    click(page, "#runs thead th:nth-child(1) button")
+    press(page, "#runs thead th:nth-child(1) button")
     assert order() == sorted([*summary["runs"], "reference"], reverse=True)
 
 
@@ -97,7 +68,7 @@ def test_tabs_show_one_comparison_at_a_time_by_mouse_and_by_arrow_key(page):
     from selenium.webdriver.common.keys import Keys
 
     assert [p.is_displayed() for p in select(page, "#differences [role=tabpanel]")] == [True, False]
-    click(page, "#tab-2")
+    press(page, "#tab-2")
     assert [p.is_displayed() for p in select(page, "#differences [role=tabpanel]")] == [False, True]
     one(page, "#tab-2").send_keys(Keys.ARROW_RIGHT)
     assert [p.is_displayed() for p in select(page, "#differences [role=tabpanel]")] == [True, False]
@@ -108,7 +79,7 @@ def test_a_box_hides_the_curves_of_its_run(page):
     lines = select(page, '.line[data-run="dpo"]')
     assert lines
     assert all(line.is_displayed() for line in lines)
-    click(page, 'input[data-toggle-run="dpo"]')
+    press(page, 'input[data-toggle-run="dpo"]')
     assert not any(line.is_displayed() for line in lines)
     assert all(line.is_displayed() for line in select(page, '.line[data-run="upo_dpo"]'))
 
@@ -118,7 +89,7 @@ def test_samples_are_hidden_until_asked_for_and_can_be_paged_by_button_and_key(p
 
     assert not any(article.is_displayed() for article in select(page, "article"))
     assert "offensive" in one(page, "#gate").text
-    click(page, "#sample-show")
+    press(page, "#sample-show")
 
     def shown():
         (article,) = [article for article in select(page, "article") if article.is_displayed()]
@@ -126,25 +97,25 @@ def test_samples_are_hidden_until_asked_for_and_can_be_paged_by_button_and_key(p
 
     assert shown().get_attribute("data-id") == "r0"
     assert not one(page, "#sample-back").is_enabled()
-    click(page, "#sample-next")
+    press(page, "#sample-next")
     one(page, "#sample-next").send_keys(Keys.ARROW_RIGHT)
     assert one(page, "#sample-count").text == "3 of 40"
     rows = json.loads((run_folder / "upo_dpo" / "evaluation.json").read_text(encoding="utf-8"))["generations"]
     text = shown().find_element("css selector", '.text[data-run="upo_dpo"] p').text
     assert text == next(row["text"] for row in rows if row["id"] == "r2")
-    click(page, "#sample-hide")
+    press(page, "#sample-hide")
     assert not any(article.is_displayed() for article in select(page, "article"))
 
 
 def test_text_that_looks_like_markup_is_shown_as_text(page):
-    click(page, "#sample-show")
+    press(page, "#sample-show")
     assert "<script>" in one(page, 'article[data-id="r0"] .prompt').text
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_the_page_never_scrolls_sideways(page, width):
     size(page, width)
-    click(page, "#sample-show")
+    press(page, "#sample-show")
     page.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
 

@@ -1,8 +1,7 @@
 """Runs side by side as a reader meets the page: fronts drawn where the numbers are, at any width, no request."""
 
-import json
-
 import pytest
+from browsing import alone, size
 
 pytestmark = pytest.mark.browser
 
@@ -16,22 +15,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def page(driver, folder):
-    """The page freshly opened; afterwards nothing was complained of and nothing else was loaded."""
-    size(driver, 1280)
-    driver.get_log("browser")
-    driver.get_log("performance")
-    address = (folder / "report.html").as_uri()
-    driver.get(address)
-    yield driver
-    assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith("data:")} == {address}
-
-
-def size(driver, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    with alone(driver, (folder / "report.html").as_uri()) as page:
+        yield page
 
 
 def test_dots_of_a_front_stand_in_the_order_of_their_numbers(page):

@@ -1,8 +1,7 @@
 """The page of samples as a reader meets it."""
 
-import json
-
 import pytest
+from browsing import alone, one, press, size
 from example_samples import MODELS, N, write_example
 
 from unipref.report import write_samples
@@ -19,34 +18,8 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def page(driver, address):
-    """The page freshly opened; afterwards nothing was complained of and nothing else was loaded."""
-    size(driver, 1280)
-    driver.get("about:blank")  # a fresh browser may still be loading a page of its own
-    driver.get_log("browser")
-    driver.get_log("performance")
-    driver.get(address)
-    yield driver
-    assert driver.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    assert {url for url in asked if not url.startswith("data:")} == {address}
-    assert driver.title == "small, samples \N{MIDDLE DOT} unipref"  # what a hostile text would have changed
-
-
-def size(driver, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-def one(page, css):
-    (element,) = page.find_elements("css selector", css)
-    return element
-
-
-def press(page, css):
-    element = one(page, css)
-    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", element)
-    element.click()
+    with alone(driver, address, title="small, samples \N{MIDDLE DOT} unipref") as page:
+        yield page
 
 
 def shown(page):

@@ -423,6 +423,11 @@ def test_the_documentation_lists_every_check_with_its_question_in_the_order_of_r
     assert dict(re.findall(r"^\| `([a-z-]+)` \| (.*\?) \|$", page, flags=re.MULTILINE)) == all_checks()
 
 
+def test_the_readme_counts_the_checks_that_there_are():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"(\d+) checks of rows", readme) == [str(len(all_checks()))]
+
+
 def test_without_a_model_the_questions_about_tokens_are_open_and_say_how_to_ask_them(tmp_path):
     path = write(tmp_path / "d.jsonl", without(pairs(), *_columns()))
     found = examine_data(path)

@@ -3,10 +3,10 @@
 import io
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
+from test_page import Page
 
 from unipref.core.findings import LEVELS, Examination, Finding, TokenRow
 from unipref.core.io import to_json
@@ -45,33 +45,6 @@ def examination(**changes):
     facts = {"Rows": {"read": 66, "kept": 64}, "Tokens": {"context": {"median": 12, "share": [0.5, 0.4, None]}}}
     whole = Examination("data.jsonl", findings, facts, tokens, questions={"bos-twice": "Does BOS stand twice?"})
     return replace(whole, **changes)
-
-
-class Page(HTMLParser):
-    """Every element with its attributes, and the text outside scripts and styles."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self.texts, self._raw = [], [], 0
-        self.feed(html)
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        self._raw += tag in ("script", "style")
-
-    def handle_endtag(self, tag):
-        self._raw -= tag in ("script", "style")
-
-    def handle_data(self, data):
-        if not self._raw:
-            self.texts.append(data)
-
-    def figures(self, kind):
-        return [attributes for _, attributes in self.elements if attributes.get("data-figure") == kind]
-
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.fixture

@@ -33,6 +33,10 @@ class Page(HTMLParser):
     def figures(self, kind):
         return [attributes for _, attributes in self.elements if attributes.get("data-figure") == kind]
 
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
