@@ -173,8 +173,8 @@ def shown_to_contributors(monkeypatch):
         before = set(cards._REGISTRY)
         file = types.ModuleType("shown")
         exec(compile(code, "CONTRIBUTING.md", "exec"), vars(file))
-        [key] = set(cards._REGISTRY) - before
-        found.append(cards.get_method(key))
+        [(kind, key)] = set(cards._REGISTRY) - before
+        found.append(cards.get_method(key, kind))
         if found[-1].kind == "operator":  # where the next block looks for it
             monkeypatch.setitem(sys.modules, f"unipref.data.catalogue.{key}", file)
     return found

@@ -42,9 +42,9 @@ def test_the_list_has_one_line_per_method_under_its_kind(capsys):
         found = next((k for k, heading in HEADINGS.items() if line.startswith(heading)), None)
         kind = found or kind
         if line.startswith(("  ", "~ ")):
-            shown[line[2:].split()[0]] = (kind, line)
-    assert {key: kind for key, (kind, _) in shown.items()} == {card.key: card.kind for card in list_methods()}
-    _, row = shown["dpo"]
+            shown[kind, line[2:].split()[0]] = line
+    assert set(shown) == {(card.kind, card.key) for card in list_methods()}
+    row = shown["objective", "dpo"]
     assert re.split(" {2,}", row) == ["", "dpo", "pairs, reference", get_method("dpo").title]
 
 
@@ -107,7 +107,7 @@ def test_a_special_case_reads_as_an_equation(capsys, registry):
     said = "dpo(beta=0.2) = 0.5 * simpo(gamma=0.0) - 1; where reward is 0.3 everywhere; so it is said"
     assert limit_in_words(dpo, limit) == said
     assert limit_in_words(dpo, Limit({}, "simpo", tolerance=1e-3)) == "dpo() ≈ simpo()"
-    registry["dpo"] = replace(dpo, limits=(limit,))
+    registry["objective", "dpo"] = replace(dpo, limits=(limit,))
     assert "special cases\n  dpo(beta=0.2) = 0.5 * simpo(gamma=0.0) - 1" in printed(capsys, "dpo")
 
 

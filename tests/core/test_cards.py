@@ -12,7 +12,7 @@ PAPER = Citation("A Fine Method for Things", ("Ada Lovelace", "Carl F. Gauss"), 
 @pytest.fixture
 def registry(monkeypatch):
     """An empty registry for one test."""
-    held: dict[str, Card] = {}
+    held: dict[tuple[str, str], Card] = {}
     monkeypatch.setattr(cards, "_REGISTRY", held)
     return held
 
@@ -84,8 +84,18 @@ def test_two_files_cannot_hold_one_key(registry):
         """Another one."""
 
     other.__module__ = "elsewhere"
-    with pytest.raises(ConfigError, match="two methods are called 'fine'"):
+    with pytest.raises(ConfigError, match="two methods of kind objective are called 'fine'"):
         method("fine", source="s", formula="f", citation=PAPER)(other)
+
+
+def test_a_loss_and_the_model_fitted_with_it_share_a_name_and_the_loss_is_meant_where_no_kind_is_said(registry):
+    add("fine")
+    add("fine", kind="reward", formula="y")
+    assert [card.kind for card in list_methods()] == ["objective", "reward"]
+    assert get_method("fine").formula == "x"
+    assert get_method("fine", "reward").formula == "y"
+    with pytest.raises(ConfigError, match="no method of kind scorer named 'fine'"):
+        get_method("fine", "scorer")
 
 
 def test_a_function_without_a_docstring_is_refused(registry):

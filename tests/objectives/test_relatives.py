@@ -112,7 +112,7 @@ def test_neighbours_are_other_methods_nearest_first_and_differ_exactly_where_it_
 def test_a_method_without_defaults_and_one_that_is_no_objective_have_no_neighbours_and_are_none(monkeypatch):
     monkeypatch.setattr(cards, "_REGISTRY", dict(cards._REGISTRY))
     card = get_method("dpo")
-    cards._REGISTRY["asks"] = replace(card, key="asks", options={"beta": REQUIRED})
-    cards._REGISTRY["scores"] = replace(card, key="scores", kind="scorer")
+    cards._REGISTRY["objective", "asks"] = replace(card, key="asks", options={"beta": REQUIRED})
+    cards._REGISTRY["scorer", "scores"] = replace(card, key="scores", kind="scorer")
     assert nearest("asks") == nearest("scores") == []
     assert not {"asks", "scores"} & {key for key, _ in nearest("dpo", 1000)}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unipref.core.errors import DataError
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "explain_study.py"
 
@@ -133,7 +133,7 @@ def test_planted_brackets_are_found_alone_and_beside_length(script):
     p[:10] = 0.5
     names = np.array([str(i) for i in range(n)], dtype=object)
     empty = np.full(n, "", dtype=object)
-    pairs = Pairs(names, empty, first, np.array(other, dtype=object), p, np.ones(n), empty, empty, names, names)
+    pairs = Pairs(names, empty, first, np.array(other, dtype=object), p, np.ones(n), empty, empty, empty, np.full(n, np.nan), names, names)
     text = script.advertising(pairs)
     assert "400 pairs of paraphrases, 10 of them with an even vote" in text
     rows = {row.split(" | ")[0].strip("| *"): row.split(" | ") for row in text.splitlines() if row.startswith("| ")}

@@ -24,7 +24,7 @@ __all__ = [
     "method",
 ]
 
-KINDS = ("objective", "operator", "loop", "recipe", "reward", "scorer")
+KINDS = ("objective", "operator", "loop", "recipe", "reward", "scorer", "explanation", "concepts")
 STATUSES = ("verified", "reconstructed")
 COUPLINGS = ("none", "statistic", "full")
 LAWS = (*(f"L{i}" for i in range(1, 11)), *(f"G{i}" for i in range(1, 8)), "W1")
@@ -101,7 +101,7 @@ class Card:
     """One method.
 
     Attributes:
-        key: the name users give, as in a recipe's `method`.
+        key: the name users give, as in a recipe's `method`; once per kind.
         kind: one of KINDS.
         title: the first line of the function's docstring.
         source: where the definition stands, such as "arXiv:2305.18290 Eq. 7".
@@ -191,7 +191,7 @@ class Card:
             raise ConfigError(f"{self.key}: {err}; its options are {dict(self.options)}") from err
 
 
-_REGISTRY: dict[str, Card] = {}
+_REGISTRY: dict[tuple[str, str], Card] = {}  # by kind and key: a loss and the model fitted with it share a name
 
 
 def method(
@@ -211,7 +211,7 @@ def method(
     """A decorator that writes the function's card and registers it; the function itself stays as it is.
 
     Raises:
-        ConfigError: the key is taken, or a slot of the card holds something unknown.
+        ConfigError: the kind has the key already, or a slot of the card holds something unknown.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,16 +227,17 @@ def method(
             raise ConfigError(
                 f"the card of {key!r} names limits; only an objective has a loss to compare, not a {kind}"
             )
-        held = _REGISTRY.get(key)
+        held = _REGISTRY.get((kind, key))
         if held is not None and held.function.__module__ != function.__module__:
-            raise ConfigError(f"two methods are called {key!r}: {held.function.__module__} and {function.__module__}")
+            modules = f"{held.function.__module__} and {function.__module__}"
+            raise ConfigError(f"two methods of kind {kind} are called {key!r}: {modules}")
         if not function.__doc__:
             raise ConfigError(f"the function of {key!r} needs a docstring; its first line becomes the card's title")
         options = {
             name: REQUIRED if p.default is inspect.Parameter.empty else p.default
             for name, p in inspect.signature(function).parameters.items()
         }
-        _REGISTRY[key] = Card(
+        _REGISTRY[kind, key] = Card(
             key=key,
             kind=kind,
             title=function.__doc__.strip().splitlines()[0],
@@ -257,27 +258,31 @@ def method(
     return register
 
 
-def get_method(key: str) -> Card:
+def get_method(key: str, kind: str | None = None) -> Card:
     """The card of `key`.
 
     Cards exist once the room that holds them is imported (`import unipref.objectives`).
 
+    Args:
+        kind: one of KINDS; None: where several kinds have the key, the first of them in the order of KINDS.
+
     Raises:
         ConfigError: there is none; the message names the nearest.
     """
-    try:
-        return _REGISTRY[key]
-    except KeyError:
-        raise ConfigError(
-            f"no method named {key!r}{nearest(str(key), _REGISTRY)}; `unipref methods` lists all"
-        ) from None
+    found = [_REGISTRY[each, key] for each in KINDS if kind in (None, each) and (each, key) in _REGISTRY]
+    if not found:
+        known = [card.key for card in list_methods(kind)]
+        named, lists = ("method", "") if kind is None else (f"method of kind {kind}", f" --kind {kind}")
+        raise ConfigError(f"no {named} named {key!r}{nearest(str(key), known)}; `unipref methods{lists}` lists all")
+    return found[0]
 
 
 def list_methods(kind: str | None = None) -> list[Card]:
-    """All cards, or those of one kind, in the order of their keys."""
+    """All cards, or those of one kind, in the order of their keys and then of KINDS."""
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"no kind of method is called {kind!r}{nearest(kind, KINDS)}")
-    return [card for key, card in sorted(_REGISTRY.items()) if kind in (None, card.kind)]
+    cards = sorted(_REGISTRY.values(), key=lambda card: (card.key, KINDS.index(card.kind)))
+    return [card for card in cards if kind in (None, card.kind)]
 
 
 def bibtex(sources: Iterable[Card | Citation]) -> str:

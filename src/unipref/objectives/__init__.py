@@ -50,6 +50,7 @@ from unipref.objectives.offsets import (
     required_lead,
     required_leads,
     shift,
+    strength_margin,
 )
 from unipref.objectives.parts import Part
 from unipref.objectives.schedules import gate, ramp
@@ -117,6 +118,7 @@ from unipref.objectives.weights import (
     preferred_mix,
     product,
     signed,
+    strength_weight,
 )
 
 __all__ = [
@@ -230,6 +232,8 @@ __all__ = [
     "square",
     "squared_gaps",
     "step_score",
+    "strength_margin",
+    "strength_weight",
     "symbolic",
     "symbolic_form",
     "tempered",

@@ -13,7 +13,17 @@ from unipref.objectives.states import moving
 from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.units import pair, point
 
-__all__ = ["centre", "difference", "length_gap", "margin", "normalised", "required_lead", "required_leads", "shift"]
+__all__ = [
+    "centre",
+    "difference",
+    "length_gap",
+    "margin",
+    "normalised",
+    "required_lead",
+    "required_leads",
+    "shift",
+    "strength_margin",
+]
 
 
 @dataclass(frozen=True, repr=False)
@@ -26,6 +36,23 @@ class margin(Part):
 
     def __call__(self, batch: Batch, unit: pair | point) -> Tensor | float:
         return -self.amount
+
+
+@dataclass(frozen=True, repr=False)
+class strength_margin(Part):
+    """-scale * the pair's own `margin`: how much more the preferred side has to lead; 0 where a pair has none.
+
+    As with `margin` it is asked of whichever side of a soft label is meant. Without such a column it is 0 throughout.
+    """
+
+    scale: float = 1.0
+
+    flips = False
+
+    def __call__(self, batch: Batch, unit: pair) -> Tensor | float:
+        """(P,)"""
+        given = batch.pairs.get("margin")
+        return 0.0 if given is None else -self.scale * wide(given.detach()).nan_to_num()
 
 
 @dataclass(frozen=True, repr=False)

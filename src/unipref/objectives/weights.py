@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unipref.core.batch import Batch
 from unipref.core.errors import ConfigError
-from unipref.objectives.parts import Part, exact
+from unipref.objectives.parts import Part, exact, wide
 from unipref.objectives.scores import advantage, log_ratio
 from unipref.objectives.tokens import clipped_ratio
 from unipref.objectives.units import pair, point
@@ -26,6 +26,7 @@ __all__ = [
     "preferred_mix",
     "product",
     "signed",
+    "strength_weight",
 ]
 
 _ADVANTAGE, _LOG_RATIO = advantage(), log_ratio()
@@ -128,6 +129,22 @@ class signed(Part):
         """(P,), and its negative."""
         difference = unit.contrast(self.of(batch).detach().nan_to_num(), batch)
         return difference, -difference
+
+
+@dataclass(frozen=True, repr=False)
+class strength_weight(Part):
+    """scale * |the pair's own `margin`|: a pair that people felt strongly about counts more; 1 where it has none."""
+
+    scale: float = 1.0
+
+    def __call__(self, batch: Batch, unit: pair) -> tuple[Tensor | float, Tensor | float]:
+        """(P,) twice: both sides of a soft label are meant as strongly."""
+        given = batch.pairs.get("margin")
+        if given is None:
+            return 1.0, 1.0
+        weight = self.scale * wide(given.detach()).abs()
+        weight = torch.where(weight.isnan(), 1.0, weight)
+        return weight, weight
 
 
 @dataclass(frozen=True, repr=False)

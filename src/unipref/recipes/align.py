@@ -65,7 +65,7 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
         finals = _train_all(recipe, folder, data, store, resume=resume, console=console if rank0 else None)
         if rank0:
             rows = _judge_all(recipe, folder, data, finals, store, resume=resume, console=console)
-            write_json(folder / "summary.json", _summarise(recipe, folder, data, finals, rows))
+            write_json(folder / "summary.json", _summarise(recipe, data, finals, rows))
             write_text(folder / "citations.bib", bibliography(recipe))
             write_report(folder)
     leave_group()
@@ -170,9 +170,7 @@ def _judge(recipe: Recipe, data: RunData, model: Path | str, reference: str, sto
 # ---- the summary ----
 
 
-def _summarise(
-    recipe: Recipe, folder: Path, data: RunData, finals: Sequence[_Final], rows: Mapping[str, Rows]
-) -> dict[str, Any]:
+def _summarise(recipe: Recipe, data: RunData, finals: Sequence[_Final], rows: Mapping[str, Rows]) -> dict[str, Any]:
     names = recipe.scores
     reference = summarise_reference(rows["reference"].pairs, rows["reference"].generations, designer=names)
     runs: dict[str, Any] = {}

@@ -78,7 +78,7 @@ def side_by_side(
     designer, apart = _objectives(runs)
     heldout = _share(runs)
     measured = {name: [objective for objective in run.designer if objective in designer] for name, run in runs.items()}
-    start = _start(runs, measured)
+    start = _start(runs)
     comparison = {
         "name": folder.name,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -378,7 +378,7 @@ def _share(runs: Mapping[str, _Run]) -> dict[str, Any]:
     return told
 
 
-def _start(runs: Mapping[str, _Run], measured: Mapping[str, Sequence[str]]) -> tuple[list[Row], list[Row]] | None:
+def _start(runs: Mapping[str, _Run]) -> tuple[list[Row], list[Row]] | None:
     """Rows of the model before alignment, if all runs started from the same; None where they did not."""
     texts = {json.dumps(sorted([_key("generations", row), row["text"]] for row in run.before)) for run in runs.values()}
     one = next(iter(runs.values()))

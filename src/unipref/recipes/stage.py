@@ -323,7 +323,7 @@ def fill(
 ) -> None:
     """Give `examples` of the stage what its references and its untrained policy say of them."""
     policy, objective, precision, options = ready.policy, ready.objective, ready.precision, ready.options
-    _cache(recipe, objective, policy, examples, start, store, precision, options, live=ready.references)
+    _cache(recipe, objective, policy, examples, store, precision, options, live=ready.references)
     with autocast(ready.args.device, precision):
         add_columns(examples, objective, policy, max_tokens=2 * options.max_tokens_per_forward)
 
@@ -547,7 +547,7 @@ def _merge(
     device = processes().device
     precision = resolve_precision(options.precision, device.type)
     origin = load_policy(recipe, history[0] if history else start, trained=False).to(device)
-    _cache(recipe, objective, origin, examples, start, store, precision, options)
+    _cache(recipe, objective, origin, examples, store, precision, options)
     policy = load_policy(recipe, start, trained=False).to(device)
     weights, tried = merge(
         policy,
@@ -588,7 +588,6 @@ def _cache(
     objective: Objective,
     policy: Policy,
     examples: Sequence[Example],
-    start: Path | str,
     store: ScoreStore | None,
     precision: str,
     options: TrainOptions,

@@ -356,7 +356,7 @@ def _designer_parts(designer: Mapping[str, Mapping[str, Any]]) -> list[Part]:
         return []
     sections = []
     for name, objective in designer.items():
-        card = get_method(objective["scorer"])
+        card = get_method(objective["scorer"], "scorer")
         given = objective["options"]
         plain = {n: v for n, v in card.options.items() if n not in given and isinstance(v, bool | int | float | str)}
         entries = [

@@ -1,0 +1,392 @@
+"""The one preference model: a composition of parts that is fitted to comparisons, asked, taught newcomers and saved."""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unipref.core.cards import get_method, method
+from unipref.core.errors import ConfigError, DataError
+from unipref.core.io import write_json, writing_folder
+from unipref.core.statistics import agreements
+from unipref.data.pairs import UNNAMED
+from unipref.objectives import Objective, Term, as_objective
+from unipref.rewards.models.data import Data, Scaling, numbers_of
+from unipref.rewards.models.descent import Problem, descent
+from unipref.rewards.models.heads import difference
+from unipref.rewards.models.net import Net
+from unipref.rewards.models.parts import Adaptation, AddOn, Encoder, Fitting, Head, Mixing, Sizes
+from unipref.rewards.table import PreferenceTable
+
+__all__ = ["PreferenceModel", "load_preference_model", "make_model", "preference_model"]
+
+FORMAT = "unipref-preference-model-1"
+_EXACT = 2**26  # numbers of features up to which the arithmetic is in float64
+_CHUNK = 16_384
+
+
+class PreferenceModel:
+    """A model of who prefers what: P(first preferred) = sigmoid(logit), and where it has them, rewards of responses.
+
+    It is used as scikit-learn's estimators are, on a `PreferenceTable`. Both orders of a pair have probabilities that
+    add up to 1.
+
+    Args:
+        head: features of a response to numbers. encoder: who is asked, to a code. mixing: both to a comparison.
+        objective: the loss, of the algebra; it reads the column "reward_head".
+        addons: further terms of the fit.
+        fitting: how parameters are found. adaptation: how newcomers are learned; None: they get the fallback.
+        scale: what happens to features first: "each" is centred and divided by its spread over training responses;
+            "all" by one spread; "none".
+        needs: what a table must have besides comparisons: "user", "domain", "context", "attributes".
+
+    Attributes:
+        users_, domains_: names that were trained on or adapted to, in the order of their numbers.
+        told_: what is said of the fit. notes_: warnings about the training data, one sentence each.
+        about: what whoever trained the model wants kept beside it (features, data), for `save`.
+    """
+
+    key = ""  # both set by `preference_model`
+    options: Mapping[str, Any] = {}
+
+    def __init__(
+        self,
+        head: Head,
+        objective: Objective | Term,
+        *,
+        encoder: Encoder | None = None,
+        mixing: Mixing | None = None,
+        addons: tuple[AddOn, ...] = (),
+        fitting: Fitting | None = None,
+        adaptation: Adaptation | None = None,
+        scale: str = "each",
+        needs: Iterable[str] = (),
+    ) -> None:
+        self.head, self.encoder = head, encoder
+        self.mixing = difference() if mixing is None else mixing
+        self.objective = as_objective(objective)
+        self.addons = addons
+        self.fitting = descent() if fitting is None else fitting
+        self.adaptation, self.scale, self.needs = adaptation, scale, tuple(needs)
+        self.about: dict[str, Any] = {}
+
+    @property
+    def convex(self) -> bool:
+        """Whether the fit has one optimum."""
+        return self.head.convex and self.encoder is None and isinstance(self.mixing, difference) and not self.addons
+
+    # ---- scikit-learn's manner ----
+
+    def fit(self, table: PreferenceTable) -> "PreferenceModel":
+        """Learn from comparisons.
+
+        Raises:
+            DataError: the table lacks what the model needs, has no comparison that is no tie, or features that are not
+                finite.
+        """
+        self._check(table)
+        used = np.concatenate([table.first, table.second])
+        self.scaling_ = Scaling.of(table.features, used, self.scale, table.columns)
+        self.context_scaling_ = None
+        if table.contexts is not None:
+            self.context_scaling_ = Scaling.of(table.contexts, table.context, self.scale)
+        self.columns_, self.attribute_names_ = table.columns, table.attribute_names
+        self.users_, self.domains_ = table.users, table.domains
+        small = 2 * len(table) * table.width <= _EXACT
+        self.dtype_ = torch.float64 if small else torch.float32
+        self.sizes_ = Sizes(
+            table.width, table.context_width, len(self.users_), len(self.domains_), len(table.attribute_names)
+        )
+        self.notes_ = self._notes(table)
+        problem = Problem(self._net, self.objective, self.addons, self.convex)
+        self.net_, self.told_ = self.fitting.fit(problem, self._data(table))
+        self.net_.requires_grad_(False)
+        self.told_ |= {"comparisons": len(table), "features": table.width}
+        return self
+
+    def decision_function(self, table: PreferenceTable) -> np.ndarray:
+        """(N,) logits of the probability that the first is preferred."""
+        data = self._data(table)
+        logits = np.empty(len(data))
+        with torch.no_grad():
+            for start in range(0, len(data), _CHUNK):
+                index = np.arange(start, min(start + _CHUNK, len(data)))
+                logits[index] = self.net_(data.rows(index)).logit.double().numpy()
+        return logits
+
+    def predict_proba(self, table: PreferenceTable) -> np.ndarray:
+        """(N, 2) probabilities that the second and that the first is preferred."""
+        first = 0.5 * (1.0 + np.tanh(0.5 * self.decision_function(table)))
+        return np.stack([1.0 - first, first], axis=1)
+
+    def score(self, table: PreferenceTable) -> float:
+        """Accuracy by weight over the comparisons that are no ties; an even verdict is half right."""
+        right = agreements(self.decision_function(table), table.p - 0.5)
+        counts = (table.p != 0.5) & ~np.isnan(right)
+        return float(np.average(right[counts], weights=table.weight[counts])) if counts.any() else float("nan")
+
+    def reward(
+        self,
+        features: np.ndarray,
+        *,
+        contexts: np.ndarray | None = None,
+        user: str | Sequence[str] | None = None,
+        domain: str | Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """(M,) rewards of single responses, up to a constant that no comparison of the same prompt and user sees.
+
+        Args:
+            features: (M, D). contexts: (M, E), where the model reads prompts.
+            user, domain: a name for all, or one for each; None or a name the model does not know: the fallback.
+
+        Raises:
+            ConfigError: the model's comparisons are no differences of rewards.
+        """
+        m = len(features)
+        table = PreferenceTable(
+            np.asarray(features),
+            np.arange(m),
+            np.arange(m),
+            np.full(m, 0.5),
+            contexts=contexts,
+            context=None if contexts is None else np.arange(m),
+            user=_spread(user, m),
+            domain=_spread(domain, m),
+        )
+        data, rewards = self._data(table), np.empty(m)
+        with torch.no_grad():
+            for start in range(0, m, _CHUNK):
+                index = np.arange(start, min(start + _CHUNK, m))
+                rows = data.rows(index)
+                code = None if self.net_.encoder is None else self.net_.encoder(rows)
+                rewards[index] = self.net_.mixing.alone(self.net_.head(rows.first), code).double().numpy()
+        return rewards
+
+    # ---- newcomers ----
+
+    def unseen(self, table: PreferenceTable) -> dict[str, Any]:
+        """Who of the table the model does not know: {"users": [...], "user_rows": n, "domains": [...], ...}.
+
+        Only what the model reads counts. "fallback" says what they get.
+        """
+        told: dict[str, Any] = {"users": [], "user_rows": 0, "domains": [], "domain_rows": 0}
+        for what, known in (("user", self.users_), ("domain", self.domains_)):
+            if what in self.needs:
+                names = getattr(table, what)
+                unknown = numbers_of(names, _numbered(known)) < 0
+                told[f"{what}s"] = sorted({str(name) for name in names[unknown]})
+                told[f"{what}_rows"] = int(unknown.sum())
+        told["fallback"] = getattr(self.encoder, "fallback", "") if told["user_rows"] or told["domain_rows"] else ""
+        return told
+
+    def adapt(self, table: PreferenceTable) -> "PreferenceModel":
+        """A model that knows the table's newcomers too; whatever it knew before it says bit by bit as before.
+
+        Raises:
+            ConfigError: this model has no adaptation. DataError: the table names nobody new.
+        """
+        if self.adaptation is None:
+            raise ConfigError(
+                f"{self.key or 'this model'} has no users or domains to adapt to; "
+                "train one that has, such as lore or pal"
+            )
+        grown = copy(self)
+        grown.net_, grown.users_, grown.domains_ = self.adaptation.adapt(self, table)
+        grown.sizes_ = Sizes(
+            self.sizes_.features,
+            self.sizes_.contexts,
+            len(grown.users_),
+            len(grown.domains_),
+            self.sizes_.attributes,
+        )
+        grown.net_.requires_grad_(False)
+        return grown
+
+    # ---- files ----
+
+    def save(self, folder: Path | str) -> None:
+        """Write `model.safetensors` and `reward.json`; the folder is whole or absent."""
+        with writing_folder(folder) as into:
+            self.write(into)
+
+    def write(self, into: Path) -> None:
+        """Both files, into a folder that is there."""
+        if not self.key:
+            raise ConfigError("only a model that was made by its name can be saved: unipref.rewards.make_model(...)")
+        tensors = {f"net.{name}": value.contiguous() for name, value in self.net_.state_dict().items()}
+        for name, scaling in (("features", self.scaling_), ("contexts", self.context_scaling_)):
+            if scaling is not None:
+                for slot in ("centre", "spread", "constant"):
+                    tensors[f"{name}.{slot}"] = torch.from_numpy(np.ascontiguousarray(getattr(scaling, slot)))
+        save_file(tensors, str(into / "model.safetensors"))
+        write_json(
+            into / "reward.json",
+            {
+                "format": FORMAT,
+                "method": self.key,
+                "options": dict(self.options),
+                "sizes": vars(self.sizes_),
+                "users": list(self.users_),
+                "domains": list(self.domains_),
+                "columns": list(self.columns_),
+                "attributes": list(self.attribute_names_),
+                "dtype": str(self.dtype_).removeprefix("torch."),
+                "told": self.told_,
+                "notes": self.notes_,
+                "about": self.about,
+            },
+        )
+
+    # ---- within ----
+
+    def _net(self, seed: int, sizes: Sizes | None = None) -> Net:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = Net(self.head, self.encoder, self.mixing, self.addons, sizes or self.sizes_)
+        return net.to(self.dtype_)
+
+    def _data(self, table: PreferenceTable) -> Data:
+        if not hasattr(self, "scaling_"):
+            raise ConfigError("the model is not fitted yet; call fit(table) first")
+        if self.context_scaling_ is not None and table.contexts is None:
+            raise DataError("the model reads prompts, and the table has no contexts; make it with the same features")
+        users, domains = _numbered(self.users_), _numbered(self.domains_)
+        return Data(table, self.scaling_, self.context_scaling_, users, domains, self.dtype_)
+
+    def _check(self, table: PreferenceTable) -> None:
+        if not len(table) or not (table.p != 0.5).any() or not table.weight[table.p != 0.5].any():
+            raise DataError(f"of {len(table)} comparisons none says which side is better; there is nothing to learn")
+        missing = {
+            "user": not table.users,
+            "domain": not table.domains,
+            "context": table.contexts is None,
+            "attributes": table.attributes is None,
+        }
+        for what in self.needs:
+            if missing[what]:
+                raise DataError(f"{self.key or 'the model'} needs {_MEANING[what]}, and the data have none")
+
+    def _notes(self, table: PreferenceTable) -> list[str]:
+        notes = []
+        constant = int(self.scaling_.constant.sum())
+        if constant:
+            named = [name for name, flat in zip(self.columns_, self.scaling_.constant, strict=False) if flat][:5]
+            told = f" ({', '.join(named)}{', ...' if constant > len(named) else ''})" if named else ""
+            notes.append(f"{constant} of {table.width} features{told} are the same in all training responses: unused")
+        same = int((table.first == table.second).sum())
+        if same:
+            notes.append(f"{same} of {len(table)} comparisons are of a response with itself and say nothing")
+        if "user" in self.needs:
+            counts = {name: int(((table.user == name) & (table.p != 0.5)).sum()) for name in self.users_}
+            few = [name for name, n in counts.items() if n < 2]
+            if few:
+                notes.append(
+                    f"{len(few)} of {len(counts)} users have fewer than 2 choices, which hardly tell their taste "
+                    f"({', '.join(few[:5])}{', ...' if len(few) > 5 else ''})"
+                )
+            nobody = int((table.user == UNNAMED).sum())
+            if nobody:
+                notes.append(
+                    f"{nobody} of {len(table)} comparisons name no user: {self.encoder.fallback} stands for them"
+                )
+        return notes
+
+
+_MEANING = {
+    "user": "to know whose comparison it is (the column `user`, or `annotator`)",
+    "domain": "to know the domain of a comparison (the column `domain`)",
+    "context": "vectors of prompts (features that read the prompt)",
+    "attributes": "ratings of responses by attribute",
+}
+
+
+def _numbered(names: Sequence[str]) -> dict[str, int]:
+    return {name: k for k, name in enumerate(names)}
+
+
+def _spread(names: str | Sequence[str] | None, n: int) -> np.ndarray | None:
+    return np.full(n, names, dtype=object) if isinstance(names, str) else None if names is None else np.asarray(names)
+
+
+Maker = Callable[..., PreferenceModel]
+
+
+def preference_model(key: str, **card: Any) -> Callable[[Maker], Maker]:
+    """A decorator for the files of the catalogue: the function's card, of kind "reward", with the slots of `method`.
+
+    The model that the function returns knows its name and options, by which it is loaded again.
+    """
+
+    def register(function: Maker) -> Maker:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def build(*args: Any, **options: Any) -> PreferenceModel:
+            bound = signature.bind(*args, **options)
+            bound.apply_defaults()
+            model = function(*bound.args, **bound.kwargs)
+            model.key, model.options = key, dict(bound.arguments)
+            return model
+
+        return method(key, kind="reward", **card)(build)
+
+    return register
+
+
+def make_model(name: str, **options: Any) -> PreferenceModel:
+    """The preference model called `name`, not fitted yet.
+
+    Raises:
+        ConfigError: there is none, or an option does not fit.
+    """
+    return get_method(name, "reward").build(**options)
+
+
+def load_preference_model(folder: Path | str) -> PreferenceModel:
+    """The model that `PreferenceModel.save` wrote; its files are numbers and names, and nothing in them is run.
+
+    Raises:
+        ConfigError: the folder holds no such model, or one that this version does not read.
+    """
+    path = Path(folder)
+    try:
+        told = json.loads((path / "reward.json").read_text(encoding="utf-8"))
+        tensors = load_file(str(path / "model.safetensors"))
+    except (OSError, ValueError, SafetensorError) as err:
+        raise ConfigError(f"{path} holds no preference model (reward.json and model.safetensors): {err}") from err
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise ConfigError(f"{path}/reward.json is not of the format {FORMAT}; train the model again with this version")
+    try:
+        return _restored(told, tensors)
+    except (KeyError, TypeError, AttributeError, RuntimeError) as err:
+        raise ConfigError(f"{path}: the files are not of one model, or not whole: {err}") from err
+
+
+def _restored(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> PreferenceModel:
+    model = make_model(told["method"], **told["options"])
+    model.sizes_ = Sizes(**told["sizes"])
+    model.users_, model.domains_ = tuple(told["users"]), tuple(told["domains"])
+    model.columns_, model.attribute_names_ = tuple(told["columns"]), tuple(told["attributes"])
+    model.dtype_ = {"float32": torch.float32, "float64": torch.float64}[told["dtype"]]
+    model.told_, model.notes_, model.about = told["told"], told["notes"], told["about"]
+    model.scaling_ = _scaling(tensors, "features")
+    model.context_scaling_ = _scaling(tensors, "contexts") if "contexts.centre" in tensors else None
+    model.net_ = model._net(0)
+    model.net_.load_state_dict(
+        {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
+    )
+    model.net_.requires_grad_(False)
+    return model
+
+
+def _scaling(tensors: Mapping[str, Tensor], name: str) -> Scaling:
+    return Scaling(*(tensors[f"{name}.{slot}"].numpy() for slot in ("centre", "spread", "constant")))
