@@ -22,7 +22,7 @@ from unipref.core.errors import DataError
 from unipref.core.io import write_text
 from unipref.data import read_records
 from unipref.explain.factors import associations
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 from unipref.explain.refit import refit
 from unipref.features.concept_sets import load_concepts
 from unipref.features.rules import rule_values

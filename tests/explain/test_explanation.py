@@ -9,7 +9,7 @@ from worlds_of_text import records
 from unipref.core.errors import ConfigError, DataError
 from unipref.explain.applications import guided_live
 from unipref.explain.explanation import Explanation, explain
-from unipref.explain.pairs import Pairs, shared_rows
+from unipref.data.pairs import Pairs, shared_rows
 from unipref.explain.study import Settings, find_ngrams
 from unipref.features.concepts import Concept, PairValues
 

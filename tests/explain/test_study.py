@@ -7,7 +7,7 @@ from worlds_of_text import EVEN, records
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 from unipref.explain.study import Settings, Study, study
 from unipref.features.concepts import Concept, PairValues, ngram_values, surface_values
 

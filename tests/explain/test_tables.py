@@ -7,7 +7,7 @@ import pytest
 from worlds_of_text import records
 
 from unipref.core.errors import DataError
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 from unipref.explain.tables import read_concept_table
 
 

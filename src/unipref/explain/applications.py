@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core.statistics import mean, mean_difference
-from unipref.explain.pairs import shared_rows
+from unipref.data.pairs import shared_rows
 from unipref.explain.study import FEW, Study
 from unipref.features.judging import Judge
 

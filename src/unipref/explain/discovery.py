@@ -18,7 +18,7 @@ import numpy as np
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.data import is_heldout
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 from unipref.explain.study import DISCOVERY_SALT, HELDOUT_SALT, Settings
 from unipref.features.concepts import Concept
 from unipref.features.judging import Account, Judge, in_parallel, wording

@@ -13,7 +13,7 @@ from unipref.core.errors import ConfigError, DataError, nearest
 from unipref.core.statistics import mean
 from unipref.explain.applications import guidance, tie_break
 from unipref.explain.local import fewest_changes
-from unipref.explain.pairs import UNNAMED, Pairs, shared_rows
+from unipref.data.pairs import UNNAMED, Pairs, shared_rows
 from unipref.explain.selection import kept_signs
 from unipref.explain.study import FEW, Settings, Study, find_ngrams, study
 from unipref.features.concepts import PairValues, surface_values

@@ -16,7 +16,7 @@ from unipref.core.errors import ConfigError, DataError
 from unipref.core.statistics import Interval, mean, mean_difference
 from unipref.data import is_heldout
 from unipref.explain.factors import associations
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 from unipref.explain.refit import refit
 from unipref.explain.regression import HierarchicalPairRegressor
 from unipref.explain.selection import Choice, choose_penalties, kept_signs, resampled_weights

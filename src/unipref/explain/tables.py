@@ -10,7 +10,7 @@ import numpy as np
 from unipref.core.errors import DataError, nearest
 from unipref.data import RowFault
 from unipref.data.sources import Source, open_source
-from unipref.explain.pairs import Pairs
+from unipref.data.pairs import Pairs
 from unipref.features.concepts import Concept, PairValues
 
 __all__ = ["COLUMNS", "ConceptTable", "read_concept_table"]

@@ -19,7 +19,7 @@ from unipref.data.sources import open_source
 from unipref.explain.applications import guided_live
 from unipref.explain.discovery import discover
 from unipref.explain.explanation import explain, main_mechanism
-from unipref.explain.pairs import UNNAMED, Pairs
+from unipref.data.pairs import UNNAMED, Pairs
 from unipref.explain.study import Settings
 from unipref.explain.tables import read_concept_table
 from unipref.features.concept_sets import concept_set
