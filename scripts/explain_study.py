@@ -12,23 +12,23 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import points, renewed, share, table, triple_of  # beside this file
 
 from unipref.core.errors import DataError
 from unipref.core.io import write_text
 from unipref.data import read_records
-from unipref.explain.factors import associations
 from unipref.data.pairs import Pairs
+from unipref.explain.factors import associations
 from unipref.explain.refit import refit
 from unipref.features.concept_sets import load_concepts
 from unipref.features.rules import rule_values
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "studies" / "preferences-in-four-domains.md"
-BEGIN, END = "<!-- measured: {}: begin -->", "<!-- measured: {}: end -->"
 JUDGES = 3  # of five, who call two advertisements paraphrases
 # what the authors name and can be counted, and kanji; length and brackets may go together
 NAMED = ("ad:characters", "ad:brackets", "ad:kanji", "ad:fluency")
@@ -180,11 +180,16 @@ def concepts(explanation: Explanation) -> str:
 def bias(explanation: Explanation) -> str:
     """Weights of length, form and position, alone and beside the content that the model has."""
     rows = [
-        [name, key.replace("_", " "), weight(one["alone"]), weight(one["beside_content"])]
+        [name, key.replace("_", " "), *(_or_why(one, fit) for fit in ("alone", "beside_content"))]
         for name, told in explanation["mechanisms"].items()
         for key, one in told["bias"].items()
     ]
     return table(["who", "of", "alone", "beside content"], rows)
+
+
+def _or_why(one: Mapping[str, Any], fit: str) -> str:
+    """The weight of one fit, or why it is not known."""
+    return weight(one[fit]) if one[fit][0] is not None else f"not known: {one['why_not'][fit]}"
 
 
 def between(explanation: Explanation) -> str:
@@ -223,19 +228,9 @@ def applications(explanation: Explanation) -> str:
 # ---- cells ----
 
 
-def share(triple: Sequence[float | None] | None) -> str:
-    """A share and its interval in per cent."""
-    return _triple(triple, lambda value: f"{100 * value:.1f}")
-
-
-def points(triple: Sequence[float | None] | None) -> str:
-    """A difference of shares and its interval in per cent points."""
-    return _triple(triple, lambda value: f"{100 * value:+.1f}")
-
-
 def weight(triple: Sequence[float | None] | None) -> str:
     """A weight and its interval."""
-    return _triple(triple, lambda value: f"{value:+.2f}")
+    return triple_of(triple, lambda value: f"{value:+.2f}")
 
 
 def lifts(entry: Mapping[str, Any]) -> str:
@@ -260,37 +255,7 @@ def p_value(value: float) -> str:
     return "< .0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def _triple(triple: Sequence[float | None] | None, shown: Any) -> str:
-    if triple is None or triple[0] is None or math.isnan(triple[0]):
-        return "not measured"
-    if triple[1] is None or math.isnan(triple[1]):
-        return shown(triple[0])
-    return f"{shown(triple[0])} [{shown(triple[1])}, {shown(triple[2])}]"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; a bar in a cell is escaped."""
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 # ---- the page ----
-
-
-def renewed(text: str, parts: Mapping[str, str]) -> str:
-    """The page `text` with what stands between the marks of each part replaced.
-
-    Raises:
-        DataError: a part has no marks.
-    """
-    for name, part in parts.items():
-        begin, end = BEGIN.format(name), END.format(name)
-        before, found, rest = text.partition(begin)
-        _, ended, after = rest.partition(end)
-        if not found or not ended:
-            raise DataError(f"the page lacks the marks {begin} and {end}")
-        text = f"{before}{begin}\n{part}\n{end}{after}"
-    return text
 
 
 def main() -> None:

@@ -145,6 +145,32 @@ def test_a_long_response_scrolls_in_its_own_box_and_a_keyboard_reaches_it(page):
     assert long.get_attribute("tabindex") == "0"
 
 
+def test_what_a_judge_said_is_read_beside_its_pair_as_text_and_a_keyboard_reaches_it(page, told):
+    press(page, "#pair-show")
+    one(page, "#pair-words").send_keys("question 2")
+    said = one(page, 'article[data-id="people-2"]').find_element("css selector", ".evidence")
+    assert said.text == f"Said by people: {told['pairs'][2]['evidence']}"
+    assert "<script>" in said.text
+    assert said.get_attribute("tabindex") == "0"
+    first = one(page, 'article[data-id="people-0"]')
+    assert first.find_elements("css selector", ".evidence") == []
+
+
+def test_the_header_says_how_often_verdicts_change_with_the_order_or_that_nobody_asked(page, told):
+    shown = one(page, '.trust dd[data-figure="order"]')
+    assert "not asked in both orders" in shown.text
+    assert "of 900 verdicts asked in both orders" in shown.text
+    judge = one(page, '[data-figure="mechanism-order"][data-mechanism="judge"]')
+    assert float(judge.get_attribute("data-value")) == told["mechanisms"]["judge"]["order"]["changed"][0]
+    assert judge.text.startswith("27.5 %")
+
+
+def test_a_form_whose_weight_is_not_known_has_its_reason_where_the_number_would_be(page, told):
+    [row] = select(page, '#bias-1 [data-metric="bias.beside_content"][data-run="characters"]')
+    assert told["bias"]["characters"]["why_not"]["beside_content"] in row.find_element("css selector", ".number").text
+    assert "tables (only 2 held-out pairs differ)" in one(page, '#bias-1 [data-figure="bias-unknown"]').text
+
+
 def test_text_that_looks_like_markup_is_shown_as_text(page):
     press(page, "#pair-show")
     assert "<script>" in one(page, 'article[data-id="people-0"] .prompt').text

@@ -326,3 +326,98 @@ def test_ratings_of_several_responses_are_compared_in_pairs(capsys):
     found = told("runs/explain-a")["mechanisms"]["all"]
     assert found["n"]["pairs"] == 240
     assert found["accuracy"]["heldout"][0] == 1.0
+
+
+def test_two_sources_of_one_concept_are_named_with_the_way_to_rename_one_and_renamed_both_are_weighed(capsys):
+    file = written("a.jsonl", rows())
+    for name, value in (("mine.csv", "{}"), ("yours.csv", "-{}")):
+        lines = [f"p{i},care,{value.format(i % 3 + 1 if i % 2 else i % 5)}" for i in range(120)]
+        Path(name).write_text("id,concept,value\n" + "\n".join(lines), encoding="utf-8")
+    words = ["explain", file, *QUICK, "--quiet"]
+    assert main([*words, "--concepts", "mine.csv", "--concepts", "yours.csv"]) == 2
+    assert (
+        "two concepts have the key 'care': one of mine.csv, one of yours.csv. Give a source a name, which is put "
+        "before its keys, such as --concepts more=yours.csv" in capsys.readouterr().err
+    )
+    assert main([*words, "--concepts", "mine.csv", "--concepts", "more=yours.csv"]) == 0
+    found = told("runs/explain-a")
+    assert found["concepts"]["care"]["alike"] == ["more:care"]  # the same numbers turned round
+    assert any("care for the opposite of care (more)" in note for note in found["notes"])
+    assert "--concepts more=yours.csv" in found["command"]
+    Path("clash.csv").write_text("id,concept,value\np1,tokens,1\n", encoding="utf-8")
+    assert main([*words, "--concepts", "clash.csv"]) == 2
+    assert "one of what is counted in all texts, one of clash.csv" in capsys.readouterr().err
+    assert main([*words, "--concepts", "=mine.csv"]) == 2
+    assert "expected TABLE, YAML, SET or NAME=one of these" in capsys.readouterr().err
+
+
+def test_a_counted_set_under_another_name_is_counted_by_the_same_rules():
+    rng = np.random.default_rng(0)
+    data = []
+    for i in range(120):
+        chosen, rejected = ("a " * int(k) for k in rng.choice(np.arange(5, 60), 2, replace=False))
+        data.append({"prompt": f"Ask {i}.", "chosen": chosen, "rejected": rejected})
+    file = written("a.jsonl", data)
+    Path("mine.yaml").write_text(
+        "concepts:\n  - {key: characters, name: Length, high: longer, kind: rule}\n", encoding="utf-8"
+    )
+    words = ["explain", file, *QUICK, "--n-grams", "0", "--no-surface", "--quiet"]
+    assert main([*words, "--concepts", "mine.yaml", "--output", "x"]) == 0
+    assert main([*words, "--concepts", "my=mine.yaml", "--output", "y"]) == 0
+    before, after = told("x")["concepts"]["characters"], told("y")["concepts"]["my:characters"]
+    assert (after["name"], after["rule"]) == ("Length (my)", "characters")
+    assert {**after, "name": "Length", "rule": ""} == before
+
+
+def test_what_a_judge_said_is_read_from_the_column_that_is_named_or_from_rationales(capsys):
+    data = [{**row, "why": f"<i>as {row['id']} says</i>"} if i % 2 else row for i, row in enumerate(rows())]
+    one, other = written("a.jsonl", data), written("b.jsonl", rows(seed=1))
+    words = ["explain", f"a={one}", f"b={other}", *QUICK, "--quiet"]
+    assert main([*words, "--evidence", "why"]) == 0
+    found = {(pair["domain"], pair["id"]): pair["evidence"] for pair in told("runs/explain-a-and-b")["pairs"]}
+    assert any(found.values())
+    for (domain, id_), said in found.items():
+        assert said == (f"<i>as {id_} says</i>" if domain == "a" and int(id_[1:]) % 2 else "")
+    assert main([*words, "--evidence", "wyh"]) == 2
+    assert "--evidence wyh: no row of a.jsonl has a value in such a column" in capsys.readouterr().err
+    rationales = written("c.jsonl", [{**row, "rationale": f"because of {row['id']}"} for row in rows()])
+    assert main(["explain", rationales, *QUICK, "--quiet"]) == 0
+    assert all(pair["evidence"] == f"because of {pair['id']}" for pair in told("runs/explain-c")["pairs"])
+
+
+def test_an_explanation_is_cited_with_its_model_its_concepts_and_no_more(capsys):
+    words = ["explain", written("a.jsonl", rows()), "--resamples", "2", "--quiet"]
+    assert main([*words, "--concepts", "profile", "--scorer", "length"]) == 0
+    found = told("runs/explain-a")["rests_on"]
+    assert found == {
+        "explanation": ["hmdr", "tau_influence", "chi2_association"],
+        "concepts": ["surface-v1", "ngrams", "profile"],
+        "scorer": ["length"],
+    }
+    cited = []
+    for name in ("explain-a", "runs/explain-a", "runs/explain-a/explanation.json"):
+        assert main(["cite", name]) == 0
+        cited.append(capsys.readouterr().out)
+    assert cited[0] == cited[1] == cited[2]
+    assert set(re.findall(r"eprint = \{(.*?)\}", cited[0])) == {"2505.20088", "2410.06965", "2502.04674"}
+    assert "Fightin' Words" in cited[0]
+    assert main(["explain", "a.jsonl", *QUICK, "--n-grams", "0", "--quiet", "--output", "plain"]) == 0
+    assert told("plain")["rests_on"]["concepts"] == ["surface-v1"]
+    Path("plain/citations.bib").unlink()
+    assert main(["cite", "plain"]) == 2
+    assert "plain holds no citations.bib; make the explanation again" in capsys.readouterr().err
+
+
+def test_the_share_of_verdicts_that_change_with_the_order_is_told_where_both_orders_were_asked(capsys):
+    rng, data = np.random.default_rng(0), []
+    for i in range(200):
+        texts = [" ".join(rng.choice(WORDS, 8)) for _ in range(2)]
+        for k, (a, b) in enumerate((texts, texts[::-1])):  # one pair in four is decided by its order
+            first = True if i % 4 == 0 else (len(a), a) > (len(b), b)
+            data.append({"id": f"{i}.{k}", "instruction": f"Ask {i}.", "output_1": a, "output_2": b,
+                         "preference": 1 if first else 2})  # fmt: skip
+    assert main(["explain", written("a.jsonl", data), *QUICK]) == 0
+    order = told("runs/explain-a")["mechanisms"]["all"]["order"]
+    assert (order["n"], order["changed"][0], order["first"], order["second"]) == (200, 0.25, 50, 0)
+    assert order["changed"][1] < 0.25 < order["changed"][2]
+    assert "verdicts that change with the order: 25.0 % of 200 pairs asked in both orders" in capsys.readouterr().out

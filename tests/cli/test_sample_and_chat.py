@@ -321,24 +321,17 @@ class Terminal:
         self.process = subprocess.Popen(
             unipref("chat", *words), stdin=there, stdout=there, stderr=there, close_fds=True, start_new_session=True,
             env={**os.environ, "TERM": "dumb"},
+            # a shell's background job ignores Ctrl-C, and so would its children: a terminal's programs do not
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )  # fmt: skip
         os.close(there)
         self.seen, self.at = "", 0
 
-    def until(self, words, timeout=120, pressing=None):
-        """What came until `words` did, these included, from where the last such call ended.
-
-        `pressing` is done every second until then: Python forgets a Ctrl-C, until the next key, that comes between
-        the prompt of `input` and its first look at the keyboard; a user presses again.
-        """
+    def until(self, words, timeout=120):
+        """What came until `words` did, these included, from where the last such call ended."""
         start, end = self.at, time.monotonic() + timeout
         while words not in self.seen[start:]:
-            if pressing:
-                pressing()
-            left = max(0, end - time.monotonic())
-            ready, _, _ = select.select([self.here], [], [], min(left, 1) if pressing else left)
-            if not ready and pressing and left:
-                continue
+            ready, _, _ = select.select([self.here], [], [], max(0, end - time.monotonic()))
             assert ready, f"{words!r} did not come; seen: {self.seen[-500:]!r}"
             self.seen += os.read(self.here, 4096).decode("utf-8", "replace")
         self.at = self.seen.index(words, start) + len(words)
@@ -365,7 +358,8 @@ def test_in_a_terminal_answers_stream_and_ctrl_c_stops_one_and_keeps_the_chat(ba
     chat.ctrl_c()
     chat.until("(stopped)")
     chat.until("> ")
-    chat.until("Ctrl-D or /quit leaves.", pressing=chat.ctrl_c)  # while nothing is drawn
+    chat.ctrl_c()  # while nothing is drawn
+    chat.until("Ctrl-D or /quit leaves.")
     path = tmp_path / "chat.jsonl"
     chat.type(f"/save {path}")
     chat.until("2 turns written")

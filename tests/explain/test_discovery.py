@@ -8,8 +8,8 @@ from worlds_of_text import records
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.data import is_heldout
-from unipref.explain.discovery import FIXED, discover, stem
 from unipref.data.pairs import Pairs
+from unipref.explain.discovery import FIXED, discover, stem
 from unipref.explain.study import DISCOVERY_SALT, HELDOUT_SALT, Settings
 from unipref.features.judging import Account, AnswerCache, Budget, Judge, LanguageJudge, judged_values
 

@@ -1,4 +1,6 @@
 import math
+import re
+import threading
 from dataclasses import replace
 from functools import cache
 
@@ -7,11 +9,12 @@ import pytest
 from worlds_of_text import records
 
 from unipref.core.errors import ConfigError, DataError
-from unipref.explain.applications import guided_live
-from unipref.explain.explanation import Explanation, explain
 from unipref.data.pairs import Pairs, shared_rows
-from unipref.explain.study import Settings, find_ngrams
+from unipref.explain.applications import guided_live, tie_break, tie_break_live
+from unipref.explain.explanation import Explanation, explain
+from unipref.explain.study import Settings, Study, find_ngrams, study
 from unipref.features.concepts import Concept, PairValues
+from unipref.features.judging import Account
 
 QUICK = Settings(resamples=20, n_grams=0)
 NAMES = ("kind", "long", "exact", "loud", "plain", "odd")
@@ -143,7 +146,10 @@ def test_leading_concepts_guide_better_than_others_and_the_interval_says_so():
 class Scripted:
     """Writes what it is told, and prefers what has more of the property "kind"."""
 
-    name = "scripted"
+    name, workers = "scripted", 2
+
+    def __init__(self) -> None:
+        self.account, self.stopping = Account(), threading.Event()
 
     def generate(self, prompt: str) -> str | None:
         return None if prompt.startswith("Ask 0") else prompt
@@ -162,6 +168,103 @@ def test_a_model_that_is_told_the_leading_concepts_wins_over_its_plain_answer_wh
     assert live["random"] == pytest.approx([0.5, 0.5, 0.5], abs=0.1)  # others than kind change nothing: ties
     assert live["n"] == 40
     assert guided_live(replace(people, pairs=replace(people.pairs, prompt=asked * 0)), Scripted(), n=2)["why_not"]
+
+
+class Hinted(Scripted):
+    """Of two responses takes the one that is ahead in the concepts it is told of; without a hint, neither.
+
+    Args:
+        values: (N, C) of the pairs, told apart by their first response.
+    """
+
+    def __init__(self, pairs: Pairs, values: np.ndarray, *, mute: str = "") -> None:
+        super().__init__()
+        self.rows = dict(zip(pairs.first.tolist(), values, strict=True))
+        self.mute, self.asked = mute, []
+
+    def compare(self, prompt: str, a: str, b: str, rubric: Concept | str) -> int | None:
+        self.asked.append((a, rubric))
+        if isinstance(rubric, str):
+            return 0
+        if self.mute and self.mute in rubric.high:
+            return None
+        told = re.findall(r"(more|less) of this: more (\w+)", rubric.high)
+        x = sum((1 if sign == "more" else -1) * np.sign(self.rows[a][NAMES.index(key)]) for sign, key in told)
+        return int(np.sign(x))
+
+
+@cache
+def undecided() -> tuple[Study, Study, np.ndarray]:
+    """A judge that calls four pairs of ten a tie, people who look at what it has no eye for, and the values."""
+    people, table = judged(Pairs.of(records(400)), {"kind": 4.0, "exact": 0.5}, name="people", seed=1)
+    judge, _ = judged(Pairs.of(records(400)), {"long": 1.5, "loud": 1.0}, name="gpt", seed=2)
+    judge = replace(judge, p=np.where(np.random.default_rng(3).random(800) < 0.4, 0.5, judge.p))
+    one, other = (study(pairs, [table], settings=replace(QUICK, resamples=2)) for pairs in (judge, people))
+    return one, other, table.difference
+
+
+def live(**settings):
+    judge, people, values = undecided()
+    asked = Hinted(judge.pairs, values, **settings)
+    return tie_break_live(judge, people, asked, n=60, k=1), asked
+
+
+def test_a_model_that_follows_hints_breaks_ties_as_people_did_where_it_is_told_what_people_look_at():
+    found, asked = live()
+    assert (found["n"], found["missing"], found["model"]) == (60, 0, "scripted")
+    assert found["rule"] == "pairs that it calls a tie"
+    assert found["of"] > 60
+    assert found["plain"][0] == 0.5  # a tie is half right
+    assert found["reference"][0] == found["overlooked"][0] > 0.8  # what is at 0.5 is there once in a million
+    assert found["own"][0] < 0.7
+    assert found["difference"][0] == pytest.approx(found["overlooked"][0] - found["random"][0])
+    assert found["difference"][1] > 0
+    assert found["concepts"] == {"own": [["long", 1]], "reference": [["kind", 1]], "overlooked": [["kind", 1]]}
+    assert len(asked.asked) == 5 * 60
+    again, repeated = live()
+    assert again == found  # the same pairs and hints, so that kept answers are found again
+    assert sorted(map(repr, asked.asked)) == sorted(map(repr, repeated.asked))
+
+
+def test_of_a_question_without_an_answer_the_others_still_count_and_one_that_nobody_answers_is_said():
+    whole, _ = live()
+    found, _ = live(mute="more kind")
+    assert found["overlooked"] == found["reference"] == found["difference"] == [None, None, None]
+    assert found["own"] == whole["own"]
+    assert 2 * 60 <= found["missing"] < 3 * 60  # and some of those at random
+    judge, people, values = undecided()
+    silent = Hinted(judge.pairs, values)
+    silent.compare = lambda *_: None
+    assert tie_break_live(judge, people, silent, n=10) == {
+        "model": "scripted", "why_not": "scripted gave no verdict on any of 10 pairs"
+    }  # fmt: skip
+    few = tie_break_live(replace(judge, heldout=judge.heldout & (np.arange(800) < 60)), people, silent, n=10)
+    assert "held-out pairs in common; the test needs 30" in few["why_not"]
+
+
+def test_a_judge_that_decides_by_the_order_has_ties_where_it_says_nothing_of_ties():
+    people, judge = both().studies["people"], both().studies["gpt"]
+    n = len(judge.pairs)
+    twice = Pairs.joined([judge.pairs, judge.pairs.swapped(np.ones(n, bool))])
+    by_place = np.tile(np.arange(n) % 3 == 0, 2)
+    twice = replace(twice, p=np.where(by_place, 1.0, twice.p))
+    study_of_both = replace(
+        judge, pairs=twice, x=np.concatenate([judge.x, -judge.x]), heldout=np.tile(judge.heldout, 2)
+    )
+    found = tie_break({"gpt": study_of_both, "people": people}, "people")["mechanisms"]["gpt"]
+    assert found["rule"] == "pairs that it calls a tie or decides otherwise in the other order"
+    assert found["n"] == (judge.heldout & (np.arange(n) % 3 == 0)).sum()
+
+
+def test_what_was_said_to_a_verdict_stands_beside_the_pair_that_it_is_of():
+    one, table = judged(Pairs.of(records(60)), PEOPLE, name="one", seed=1)
+    both_names = Pairs.joined([one, replace(one, mechanism=np.full(len(one), "two", object))])
+    values = PairValues(table.concepts, np.concatenate([table.difference] * 2))
+    evidence = {("one", one.place[i], one.ids[i]): f"said of {one.ids[i]}" for i in range(len(one))}
+    told = explain(both_names, [values], settings=replace(QUICK, resamples=2), evidence=evidence).told
+    said = {(pair["mechanism"], pair["id"]): pair["evidence"] for pair in told["pairs"]}
+    assert {mechanism for mechanism, _ in said} == {"one", "two"}
+    assert all(text == (f"said of {id_}" if who == "one" else "") for (who, id_), text in said.items())
 
 
 def test_near_ties_are_decided_better_by_what_the_judge_overlooks_than_by_its_own_concepts():

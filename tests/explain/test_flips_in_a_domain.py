@@ -3,8 +3,8 @@
 import numpy as np
 from worlds_of_text import records
 
-from unipref.explain.explanation import explain
 from unipref.data.pairs import Pairs
+from unipref.explain.explanation import explain
 from unipref.explain.study import Settings
 from unipref.features.concepts import Concept, PairValues, ngram_values
 

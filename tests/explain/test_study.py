@@ -1,3 +1,5 @@
+import math
+import re
 from dataclasses import replace
 from functools import cache
 
@@ -8,6 +10,7 @@ from worlds_of_text import EVEN, records
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison
 from unipref.data.pairs import Pairs
+from unipref.explain._intervals import intervals, mixtures
 from unipref.explain.study import Settings, Study, study
 from unipref.features.concepts import Concept, PairValues, ngram_values, surface_values
 
@@ -191,3 +194,113 @@ def test_a_concept_that_always_wins_has_no_interval_and_takes_no_other_interval_
     assert all(None not in one["beside_content"] for one in told["bias"].values())
     assert told["shared"]["rare"]["no_interval"] == "all held-out pairs that differ in it went the same way"
     assert told["shared"]["says:zap"]["low"] > 0
+
+
+def near_twins(r: float, *, only: str | None = None, n: int = 600) -> tuple[Pairs, PairValues]:
+    """Pairs of two domains decided by 0.8 a + 0.5 b + 0.6 c; a and b correlate at `r`, in `only` one domain or both."""
+    pairs, rng = Pairs.of(records(n)), np.random.default_rng(3)
+    a, other, c = rng.normal(size=(3, len(pairs)))
+    b = np.where(pairs.domain == (only or pairs.domain), r * a + np.sqrt(1 - r * r) * other, other)
+    wins = rng.random(len(pairs)) < 1 / (1 + np.exp(-(0.8 * a + 0.5 * b + 0.6 * c)))
+    concepts = tuple(Concept(key, key, f"more {key}", kind="table") for key in "abc")
+    return replace(pairs, p=wins.astype(float)), PairValues(concepts, np.stack([a, b, c], axis=1))
+
+
+def test_of_two_concepts_that_cannot_be_told_apart_in_a_domain_the_sum_has_the_interval_and_neither_alone():
+    pairs, table = near_twins(0.99, only="law")
+    told = study(pairs, [table], settings=replace(QUICK, n_grams=0, resamples=2)).told
+    law, food = told["domains"]["law"], told["domains"]["food"]
+    for key, other in (("a", "b"), ("b", "a")):
+        assert law[key]["low"] is None
+        assert f"goes together with {other} (|r| up to 0.99)" in law[key]["no_interval"]
+        of_sum = law[key]["together"]
+        assert of_sum["with"] == [[other, 1]]
+        assert of_sum["low"] < 0.8 + 0.5 < of_sum["high"]
+        assert of_sum["high"] - of_sum["low"] < 1.0  # of either alone it is wider than 5
+        assert of_sum["weight"] == pytest.approx(law["a"]["weight"] + law["b"]["weight"])
+    assert law["c"]["low"] < 0.6 < law["c"]["high"]
+    assert food["a"]["low"] < 0.8 < food["a"]["high"]  # there they can be told apart
+    assert "together" not in food["a"]
+    [note] = [note for note in told["notes"] if "goes together with" in note]
+    assert note.startswith("in law: a goes together with b on held-out pairs (|r| up to 0.99, above 0.9)")
+    assert f"{law['a']['together']['low']:+.2f} to {law['a']['together']['high']:+.2f}" in note
+
+
+def test_two_concepts_that_run_against_each_other_have_an_interval_of_their_difference():
+    pairs, table = near_twins(0.99, only="law")
+    against = replace(table, difference=table.difference * [1, -1, 1])
+    there, back = (
+        study(pairs, [each], settings=replace(QUICK, n_grams=0, resamples=2)).told["domains"]["law"]
+        for each in (table, against)
+    )
+    assert back["a"]["together"]["with"] == [["b", -1]]
+    for end in ("weight", "low", "high"):
+        assert back["a"]["together"][end] == pytest.approx(there["a"]["together"][end], abs=1e-5)
+    mirrored = [-there["b"]["together"][end] for end in ("weight", "high", "low")]
+    assert [back["b"]["together"][end] for end in ("weight", "low", "high")] == pytest.approx(mirrored, abs=1e-5)
+
+
+def test_concepts_that_go_together_everywhere_are_one_group_by_name_and_its_weight_is_their_sum():
+    pairs, table = near_twins(0.99)
+    told = study(pairs, [table], settings=replace(QUICK, n_grams=0, resamples=2)).told
+    assert told["concepts"]["a"]["alike"] == ["b"]
+    assert told["shared"]["a"]["low"] < 0.8 + 0.99 * 0.5 < told["shared"]["a"]["high"]
+    assert any("(|r| > 0.9) have one weight" in note and "all: a for b." in note for note in told["notes"])
+
+
+def test_concepts_of_which_each_tells_something_of_its_own_keep_their_intervals():
+    pairs, table = near_twins(0.85)
+    told = study(pairs, [table], settings=replace(QUICK, n_grams=0, resamples=2)).told
+    assert told["shared"]["a"]["low"] < 0.8 < told["shared"]["a"]["high"]
+    assert told["shared"]["b"]["low"] < 0.5 < told["shared"]["b"]["high"]
+    assert not any("together" in note for note in told["notes"])
+
+
+def test_every_number_of_the_bias_panel_that_is_missing_has_its_reason():
+    pairs = Pairs.of(records(200, words=EVEN))
+    rare, listed = pairs.first.copy(), pairs.second.copy()
+    for i in range(0, 40, 2):
+        rare[i] = f"**bold** {rare[i]}"
+        listed[i + 1] = f"- {listed[i + 1]}\n- more"
+    quick = replace(QUICK, n_grams=0, resamples=2)
+    told = study(replace(pairs, first=rare, second=listed), settings=quick).told
+    assert list(told["bias"]) == ["position", "characters", "bold", "bullets"]  # of the other forms no pair has any
+    bold, bullets = told["bias"]["bold"], told["bias"]["bullets"]
+    assert bold["alone"] == bold["beside_content"] == bullets["alone"] == [None, None, None]
+    assert re.fullmatch(r"only \d+ held-out pairs differ in it", bold["why_not"]["alone"])
+    [name] = [concept["name"] for concept in told["concepts"].values() if "bullets" in concept["alike"]]
+    assert bullets["why_not"]["alone"] == f"{name} stands for it (|r| > 0.9)"
+    assert told["bias"]["characters"]["why_not"] == {}
+    assert None not in told["bias"]["characters"]["beside_content"]
+    longer = np.array([len(text) for text in pairs.first]) > [len(text) for text in pairs.second]
+    certain = study(replace(pairs, p=longer.astype(float)), settings=quick).told["bias"]
+    assert certain["characters"]["beside_content"] == [None, None, None]
+    assert "separate the held-out pairs" in certain["characters"]["why_not"]["beside_content"]
+
+
+def test_a_concept_that_is_nearly_the_sum_of_two_others_is_named_with_them_where_no_two_are_alike():
+    pairs, rng = Pairs.of(records(600)), np.random.default_rng(3)
+    a, b, noise, apart = rng.normal(size=(4, len(pairs)))
+    both = a + b + 0.2 * noise  # correlates with each at 0.7, and with the two together at sqrt(2 / 2.04)
+    x = np.stack([a, b, both, apart], axis=1)
+    wins = rng.random(len(pairs)) < 1 / (1 + np.exp(-(0.5 * a + 0.5 * b + 0.4 * both + apart)))
+    concepts = tuple(Concept(key, key, f"more {key}", kind="table") for key in ("a", "b", "both", "apart"))
+    found = intervals(
+        replace(pairs, p=wins.astype(float)), x, concepts, np.array([0.5, 0.5, 0.4, 1.0]), np.ones(len(pairs), bool)
+    )
+    assert found.together == {}
+    assert set(found.caution) == {0, 1, 2}
+    expected = rf"nearly a mixture of (a, b|b, a) \(R = {math.sqrt(2 / 2.04):.2f}\): read their weights together"
+    assert re.fullmatch(expected, found.caution[2])
+    widths = found.high - found.low  # of what is left of each beside the others
+    assert widths[2] > 3 * widths[3]
+
+
+def test_a_mixture_of_two_is_found_by_its_multiple_correlation():
+    a, b = np.array([1.0, 0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0, -1.0])
+    # |a + b + e|^2 = 2 + 0.04, of which e, at right angles to both, is 0.04: R^2 = 2 / 2.04
+    both = a + b + np.array([0.0, 0.0, 0.2, 0.0])
+    strength, others = mixtures([a, b, both])[2]
+    assert strength == pytest.approx(math.sqrt(2 / 2.04))
+    assert sorted(others) == [0, 1]
+    assert mixtures([a, b]) == mixtures([a]) == {}

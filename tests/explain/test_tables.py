@@ -7,6 +7,7 @@ import pytest
 from worlds_of_text import records
 
 from unipref.core.errors import DataError
+from unipref.core.records import Comparison
 from unipref.data.pairs import Pairs
 from unipref.explain.tables import read_concept_table
 
@@ -70,3 +71,23 @@ def test_one_id_in_two_domains_needs_the_column_domain_and_then_goes_where_it_be
         read_concept_table(written(tmp_path, "id,concept,value\n1,d,1\n")).of(pairs)
     values, _ = read_concept_table(written(tmp_path, "id,concept,value,domain\n1,d,5,food\n")).of(pairs)
     np.testing.assert_array_equal(values.difference[:, 0], [math.nan, 5, math.nan])
+
+
+def test_a_records_id_is_that_of_its_further_comparisons_of_the_same_responses_and_of_no_others(tmp_path):
+    one = records(1, own={"law": "lex"})[0]
+    third = replace(one.items[1], response="another text")
+    several = replace(
+        one, items=(*one.items, third), comparisons=(Comparison(0, 1), Comparison(1, 0), Comparison(0, 2))
+    )
+    pairs = Pairs.of([several])
+    assert pairs.ids.tolist() == ["law-0", "law-0#1", "law-0#2"]
+    values, account = read_concept_table(written(tmp_path, "id,concept,value\nlaw-0,d,2\n")).of(pairs)
+    # first minus second, and the same item stands first whoever won
+    np.testing.assert_array_equal(values.difference[:, 0], [2, 2, math.nan])
+    assert (account["pairs"], account["further"], account["missing"]) == (2, 1, 1)
+    assert "1 further comparisons of a record's two responses have the values of its id" in account["notes"][0]
+    assert "are of other responses than the first, and their values are missing: law-0#2" in account["notes"][1]
+    own = read_concept_table(written(tmp_path, "id,concept,value\nlaw-0,d,2\nlaw-0#1,d,-1\nlaw-0#2,d,5\n"))
+    values, account = own.of(pairs)
+    np.testing.assert_array_equal(values.difference[:, 0], [2, -1, 5])
+    assert (account["further"], account["missing"], account["notes"]) == (0, 0, [])

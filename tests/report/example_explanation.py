@@ -28,6 +28,7 @@ OWN = {
     "judge": {"law": {}, "food": {"clarity": 0.1}},
     "model": {"all": {}},
 }
+ORDER = {"judge": {"n": 40, "changed": [0.275, 0.15, 0.42], "first": 8, "second": 2}}
 TRUSTED = {"people": True, "judge": True, "model": False}
 UNSTABLE = ("hedges", "hostile", *(f"extra_{i}" for i in range(12)))
 N = 12  # pairs of each mechanism
@@ -90,8 +91,12 @@ def mechanism(name: str) -> dict:
         "shared": {key: entry(key, w, trusted) for key, w in SHARED[name].items()},
         "domains": domains,
         "concepts": {key: concept(key) for key in CONCEPTS if name != "model" or key != "questions"},
-        "bias": {"position": {"alone": [0.03, -0.05, 0.11], "beside_content": [0.04, -0.04, 0.12]},
-                 "characters": {"alone": [0.5, 0.3, 0.7], "beside_content": [None, None, None]}},
+        "bias": {"position": {"alone": [0.03, -0.05, 0.11], "beside_content": [0.04, -0.04, 0.12], "why_not": {}},
+                 "characters": {"alone": [0.5, 0.3, 0.7], "beside_content": [None, None, None],
+                                "why_not": {"beside_content": "the concepts separate the held-out pairs"}},
+                 "tables": {"alone": [None] * 3, "beside_content": [None] * 3,
+                            "why_not": dict.fromkeys(["alone", "beside_content"], "only 2 held-out pairs differ")}},
+        "order": ORDER.get(name, {"n": 0, "changed": [None, None, None], "first": 0, "second": 0}),
         "settings": {"heldout_share": 0.25, "resamples": 80, "seed": 0, "grid": None},
         "notes": [],
     }  # fmt: skip
@@ -125,7 +130,7 @@ def pair(name: str, i: int) -> dict:
         "contributions": [list(part) for part in parts],
         "flip": {"changes": [[key, old, old - 1.01 * logit / w[key]]], "found": True} if parts and i != 3
                 else {"changes": [], "found": False},
-        "evidence": "the first is clearer" if i == 2 else "",
+        "evidence": f"the first is clearer, 猫\n{HOSTILE}" if i == 2 else "",
     }  # fmt: skip
 
 
@@ -154,7 +159,18 @@ def applications(names) -> dict:
     if "judge" not in names:
         return {"guidance": {"k": 2, "mechanisms": guided}, "tie_break": {}}
     tie_break = {"k": 1, "reference": names[0], "mechanisms": {"judge": broken}}
-    return {"guidance": {"k": 2, "mechanisms": guided}, "tie_break": tie_break}
+    again = {
+        **broken,
+        "model": "a-model",
+        "n": 20,
+        "of": 31,
+        "missing": 3,
+        "plain": [0.5, 0.4, 0.6],
+        "difference": [0.12, 0.02, 0.22],
+        "asked": {"requests": 190, "tokens": 1900, "cached": 10, "comparisons": 97, "changed": [0.4, 0.3, 0.5]},
+    }
+    live = {"reference": names[0], "mechanisms": {"judge": again}}
+    return {"guidance": {"k": 2, "mechanisms": guided}, "tie_break": tie_break, "tie_break_live": live}
 
 
 def example(names=("people", "judge", "model")) -> dict:
@@ -166,6 +182,7 @@ def example(names=("people", "judge", "model")) -> dict:
     return {
         "name": "small", "created": "2026-01-02T03:04:05Z", "version": "0.1.0",
         "command": "unipref explain law=law.jsonl food=food.jsonl",
+        "judge": {"name": "a-model", "comparisons": 900, "inconsistent": 63, "changed": [0.07, 0.05, 0.09]},
         "data": [{"source": "law.jsonl", "rows": 401, "sha256": "ab" * 32, "report": report}],
         "main": names[0], "shared": main["shared"], "domains": main["domains"], "accuracy": main["accuracy"],
         "concepts": {key: concept(key) for key in CONCEPTS}, "mechanisms": mechanisms,

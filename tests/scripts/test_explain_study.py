@@ -5,6 +5,7 @@ import math
 import sys
 from pathlib import Path
 
+import measured
 import numpy as np
 import pytest
 
@@ -133,7 +134,8 @@ def test_planted_brackets_are_found_alone_and_beside_length(script):
     p[:10] = 0.5
     names = np.array([str(i) for i in range(n)], dtype=object)
     empty = np.full(n, "", dtype=object)
-    pairs = Pairs(names, empty, first, np.array(other, dtype=object), p, np.ones(n), empty, empty, empty, np.full(n, np.nan), names, names)
+    second, unknown = np.array(other, dtype=object), np.full(n, np.nan)
+    pairs = Pairs(names, empty, first, second, p, np.ones(n), empty, empty, empty, unknown, names, names)
     text = script.advertising(pairs)
     assert "400 pairs of paraphrases, 10 of them with an even vote" in text
     rows = {row.split(" | ")[0].strip("| *"): row.split(" | ") for row in text.splitlines() if row.startswith("| ")}
@@ -147,7 +149,7 @@ def test_planted_brackets_are_found_alone_and_beside_length(script):
 
 
 def test_only_what_stands_between_a_parts_marks_is_replaced(script):
-    begin, end = script.BEGIN.format("one"), script.END.format("one")
+    begin, end = measured.BEGIN.format("one"), measured.END.format("one")
     page = f"before\n{begin}\nold\n{end}\nafter\n"
     once = script.renewed(page, {"one": "new"})
     assert once == f"before\n{begin}\nnew\n{end}\nafter\n"
@@ -160,7 +162,7 @@ def test_the_page_has_the_marks_of_all_parts_and_the_script_makes_no_other(scrip
     page = script.PAGE.read_text(encoding="utf-8")
     names = ("accuracies", "by_domain", "concepts", "bias", "between", "applications", "advertising")
     for name in names:
-        assert 0 < page.index(script.BEGIN.format(name)) < page.index(script.END.format(name))
+        assert 0 < page.index(measured.BEGIN.format(name)) < page.index(measured.END.format(name))
     assert page.count("<!-- measured: ") == 2 * len(names)
     monkeypatch.setattr(sys, "argv", ["explain_study.py", "page", str(tmp_path)])
     with pytest.raises(SystemExit):  # the advertisements are not left out silently

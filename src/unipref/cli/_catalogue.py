@@ -4,7 +4,14 @@ import importlib
 
 __all__ = ["load"]
 
-_CATALOGUES = ("unipref.data.catalogue", "unipref.objectives", "unipref.recipes.catalogue", "unipref.rewards")
+_CATALOGUES = (
+    "unipref.data.catalogue",
+    "unipref.objectives",
+    "unipref.recipes.catalogue",
+    "unipref.rewards",
+    "unipref.explain.catalogue",
+    "unipref.features.concept_cards",
+)
 
 
 def load() -> None:

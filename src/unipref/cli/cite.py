@@ -1,4 +1,4 @@
-"""`unipref cite`: the BibTeX of what a run, a comparison or a method rests on."""
+"""`unipref cite`: the BibTeX of what a run, a comparison, an explanation or a method rests on."""
 
 import argparse
 import re
@@ -7,19 +7,23 @@ from typing import Any
 
 __all__ = ["add_to"]
 
+EXPLANATION = "explanation.json"
+
 
 def add_to(commands: Any) -> None:
     """Add the command to a parser's `commands`."""
     parser = commands.add_parser(
         "cite",
-        help="print the BibTeX of what a run used",
-        description="Print the BibTeX of all that runs used (methods, bases, operators, scorers), each source once.",
+        help="print the BibTeX of what a run or an explanation used",
+        description="Print the BibTeX of all that runs used (methods, bases, operators, scorers) or that explanations "
+        "rest on (models, concepts), each source once.",
     )
     parser.add_argument(
         "of",
         metavar="RUN|METHOD",
         nargs="+",
-        help="a folder of a run or of a comparison, the name of one in runs/, or a method's key",
+        help="a folder of a run, of a comparison or of an explanation, the name of one in runs/, an explanation.json, "
+        "or a method's key",
     )
     parser.set_defaults(run=run)
 
@@ -34,15 +38,23 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _of_folder(name: str) -> dict[str, str]:
-    """Key -> entry of the folder called `name` and of the runs inside it; empty where there is no such folder."""
+    """Key -> entry of the folder called `name` and of the runs inside it; empty where there is no such folder.
+
+    The file of an explanation stands for its folder.
+    """
     from unipref.core.errors import ConfigError
 
-    folder = next((path for path in (Path(name), Path("runs") / name) if path.is_dir()), None)
+    path = Path(name)
+    given = path.parent if path.name == EXPLANATION and path.is_file() else path
+    folder = next((each for each in (given, Path("runs") / name) if each.is_dir()), None)
     if folder is None:
         return {}
     files = sorted(folder.rglob("citations.bib"))
     if not files:
-        raise ConfigError(f"{folder} holds no citations.bib; `unipref align` writes one into every run folder")
+        told = f"{folder} holds no citations.bib; `unipref align` writes one into every run folder"
+        if (folder / EXPLANATION).is_file():
+            told = f"{folder} holds no citations.bib; make the explanation again, with the command on its page"
+        raise ConfigError(told)
     return {key: entry for path in files for key, entry in _entries(path.read_text(encoding="utf-8")).items()}
 
 

@@ -11,8 +11,12 @@ __all__ = ["add_to"]
 
 VALUED = (
     "domain", "mechanism", "main", "n_grams", "heldout_share", "resamples", "seed", "limit", "endpoint", "judge_model",
-    "key_from", "budget", "judgements", "name",
+    "key_from", "budget", "budget_tokens", "judgements", "judged_as", "evidence", "name",
 )  # fmt: skip
+FOR_A_JUDGE = {
+    "discover": "--discover", "tried": "--try", "ties": "--break-ties", "scores": "--scores", "budget": "--budget",
+    "budget_tokens": "--budget-tokens", "judged_as": "--judged-as",
+}  # fmt: skip
 
 
 def add_to(commands: Any) -> None:
@@ -56,6 +60,11 @@ def add_to(commands: Any) -> None:
         help="the column that names who judged (default: annotator, if there is one)",
     )
     parser.add_argument("--main", metavar="NAME", help="the mechanism that others are compared with")
+    parser.add_argument(
+        "--evidence",
+        metavar="COLUMN",
+        help="the column in which a judge said why, to be read beside the pairs (default: rationale, if there is one)",
+    )
     parser.add_argument("--format", default="auto", metavar="NAME", help="of the data (default: told from the columns)")
     parser.add_argument(
         "--concepts",
@@ -64,7 +73,7 @@ def add_to(commands: Any) -> None:
         metavar="TABLE|YAML|SET",
         help="further concepts: a table of their values with the columns id, concept, value (first response minus "
         "second; chosen minus rejected); a YAML file that defines them; or a published set: ad-linguistic, cpm-13, "
-        "decipher, dissect-29, profile; may be repeated",
+        "decipher, dissect-29, profile; NAME=… puts NAME before the keys; may be repeated",
     )
     parser.add_argument(
         "--no-surface", action="store_true", help="leave out what is counted in the texts; use --concepts and n-grams"
@@ -82,6 +91,12 @@ def add_to(commands: Any) -> None:
     judge.add_argument("--judge-model", metavar="NAME", help="as the endpoint calls it")
     judge.add_argument("--key-from", metavar="VARIABLE", help="the environment variable that holds the endpoint's key")
     judge.add_argument("--budget", type=int, metavar="N", help="at most N requests; 0 takes kept answers alone")
+    judge.add_argument(
+        "--budget-tokens",
+        type=int,
+        metavar="N",
+        help="at most N tokens, of questions and answers together",
+    )
     judge.add_argument("--judgements", metavar="CSV", help="a table of judgements in place of an endpoint")
     judge.add_argument(
         "--scores", action="store_true", help="score each response by itself; without it the two are compared"
@@ -96,6 +111,18 @@ def add_to(commands: Any) -> None:
         default=0,
         metavar="N",
         help="have the model answer N held-out prompts, plainly and with the leading concepts named, and judge itself",
+    )
+    judge.add_argument(
+        "--break-ties",
+        dest="ties",
+        type=int,
+        default=0,
+        metavar="N",
+        help="ask the model again about N held-out pairs that a judge could not decide, with concepts as hints: how "
+        "often does it then decide as the main mechanism did?",
+    )
+    judge.add_argument(
+        "--judged-as", metavar="NAME", help="the judge of --break-ties (default: the model's name, or the only one)"
     )
     parser.add_argument("--name", help="of the explanation (default: of the files' names)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/explain-NAME)")
@@ -133,6 +160,7 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
         domain=args.domain,
         mechanism=args.mechanism,
+        evidence=args.evidence,
         concepts=tuple(args.concepts),
         surface=not args.no_surface,
         judge=_judge(args),
@@ -169,19 +197,27 @@ def _judge(args: argparse.Namespace) -> Any:
     from unipref.recipes.explain import JudgeAsked
 
     if not any((args.endpoint, args.judge_model, args.judgements)):
-        for name, flag in (("discover", "discover"), ("tried", "try"), ("scores", "scores"), ("budget", "budget")):
+        for name, flag in FOR_A_JUDGE.items():
             if getattr(args, name):
-                raise ConfigError(f"--{flag} is for a judge, and there is none; give --endpoint and --judge-model")
+                raise ConfigError(f"{flag} is for a judge, and there is none; give --endpoint and --judge-model")
         return None
+    for name in ("discover", "tried", "ties"):
+        if getattr(args, name) < 0:
+            raise ConfigError(f"{FOR_A_JUDGE[name]} is 0 or more, got {getattr(args, name)}")
+    if args.judged_as is not None and not args.ties:
+        raise ConfigError("--judged-as says whose ties --break-ties is about; give --break-ties N")
     return JudgeAsked(
         url=args.endpoint,
         model=args.judge_model,
         key_from=args.key_from,
         budget=args.budget,
+        budget_tokens=args.budget_tokens,
         table=args.judgements,
         representation="score" if args.scores else "comp",
         discover=args.discover,
         tried=args.tried,
+        ties=args.ties,
+        judged_as=args.judged_as,
     )
 
 
@@ -212,6 +248,7 @@ def _command(args: argparse.Namespace) -> str:
     words += ["--scores"] if args.scores else []
     words += ["--discover", str(args.discover)] if args.discover else []
     words += ["--try", str(args.tried)] if args.tried else []
+    words += ["--break-ties", str(args.ties)] if args.ties else []
     words += ["--no-surface"] if args.no_surface else []
     words += ["--strict"] if args.strict else []
     return shlex.join(words)

@@ -19,6 +19,8 @@ HEADINGS = {
     "recipe": "Recipes: named combinations",
     "reward": "Reward models",
     "scorer": "Scorers: designer objectives",
+    "explanation": "Explanations: what says why something was preferred",
+    "concepts": "Concepts: what `unipref explain` can weigh",
 }
 _MARKS = {"verified": "  ", "reconstructed": "~ "}
 
@@ -48,8 +50,13 @@ def run(args: argparse.Namespace) -> int:
 
     load()
     if args.name is not None:
-        card = get_method(args.name)
-        print(json.dumps(_as_dict(card), indent=1, ensure_ascii=False) if args.json else _page(card))
+        first = get_method(args.name, args.kind)
+        cards = [card for card in list_methods(args.kind) if card.key == first.key]
+        told = [_as_dict(card) for card in cards]
+        if args.json:
+            print(json.dumps(told if len(told) > 1 else told[0], indent=1, ensure_ascii=False))
+        else:
+            print("\n\n".join(map(_page, cards)))
         return 0
     if args.status not in (None, *STATUSES):
         raise ConfigError(f"no method has the status {args.status!r}{nearest(args.status, STATUSES)}")
@@ -156,7 +163,7 @@ def _page(card: "Card") -> str:
         "special cases": [limit_in_words(card, limit) for limit in card.limits],
         "nearest relatives, and what they have instead": [
             f"{other}: {'; '.join(changes) or 'the same parts at these defaults'}"
-            for other, changes in nearest(card.key)
+            for other, changes in (nearest(card.key) if card.kind in ("objective", "recipe", "loop") else ())
         ],
         "laws it breaks by design": [f"{law}: {reason}" for law, reason in card.exceptions.items()],
     }

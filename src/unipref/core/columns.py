@@ -54,6 +54,7 @@ MAKE = {
     "kl_mask": "as `reward_mask`, for the divergence",
     "step_value": "a value head on the last token of a step, added to the model for you and trained beside it",
     "reward_head": "a reward head on the last token of the response, added for you and trained beside the model",
+    "user": "a column `user` (or `annotator`): whose choice the row is",
     "degree": "how much was taken away from a variant, 0 for none; known where `operators: [degrade]` made it",
     "degree_head": "a classifier on the last token of the response, added for you and trained beside the model",
     "embedding": "mean hidden state of the context in the model that the stage starts from; computed before training",

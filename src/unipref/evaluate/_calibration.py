@@ -15,7 +15,7 @@ from unipref.core.errors import ShapeError
 from unipref.core.statistics import mean
 from unipref.evaluate._rows import conversations_of, margins_of, weights_of
 
-__all__ = ["calibration", "fit_temperature", "log_score", "temperature_of"]
+__all__ = ["calibration", "equal_mass", "fit_temperature", "log_score", "log_sigmoid", "sigmoid", "temperature_of"]
 
 BINS = 10
 Rows = Sequence[Mapping[str, Any]]
@@ -43,7 +43,7 @@ def fit_temperature(margins: Sequence[float], weights: Sequence[float] | None = 
     z = z / scale  # so that the slope searched for is of moderate size whatever the unit
 
     def gradient(slope: float) -> float:
-        return float((w * z * (target - _sigmoid(slope * z))).sum())
+        return float((w * z * (target - sigmoid(slope * z))).sum())
 
     if gradient(0.0) <= 0:
         return math.inf
@@ -65,7 +65,7 @@ def log_score(margins: Sequence[float], temperature: float, weights: Sequence[fl
     """Mean log-probability of the side that was preferred, nats; -log 2 is a coin's. NaN without a row."""
     if not len(margins):
         return math.nan
-    return float(np.average(_log_sigmoid(np.asarray(margins) / temperature), weights=weights))
+    return float(np.average(log_sigmoid(np.asarray(margins) / temperature), weights=weights))
 
 
 def calibration(
@@ -90,27 +90,36 @@ def calibration(
     right = np.where(scaled == 0, 0.5, (scaled > 0).astype(np.float64))
     return {
         "temperature": {str(number): value for number, value in temperatures.items()},
-        "brier": mean((1 - _sigmoid(scaled)) ** 2, bounds=(0.0, 1.0), **more).as_list(),
-        "log_score": mean(_log_sigmoid(scaled), **more).as_list(),
-        "ece": _calibration_error(_sigmoid(np.abs(scaled)), right, np.array(more["weights"], dtype=np.float64)),
+        "brier": mean((1 - sigmoid(scaled)) ** 2, bounds=(0.0, 1.0), **more).as_list(),
+        "log_score": mean(log_sigmoid(scaled), **more).as_list(),
+        "ece": _calibration_error(sigmoid(np.abs(scaled)), right, np.array(more["weights"], dtype=np.float64)),
     }
+
+
+def equal_mass(confidence: np.ndarray, weights: np.ndarray, bins: int) -> np.ndarray:
+    """(n,) which of `bins` bins of equal weight each confidence falls into.
+
+    Equal confidences share a bin, so that no order of rows decides; some bins may stay empty.
+    """
+    order = np.argsort(confidence, kind="stable")
+    before = np.concatenate([[0.0], np.cumsum(weights[order])[:-1]])
+    start = np.searchsorted(confidence[order], confidence[order], side="left")
+    found = np.empty(len(confidence), dtype=int)
+    found[order] = np.minimum((bins * before[start] / weights.sum()).astype(int), bins - 1)
+    return found
 
 
 def _calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.ndarray) -> float | None:
     total = weights.sum()
     if not total > 0:
         return None
-    order = np.argsort(confidence, kind="stable")
-    before = np.concatenate([[0.0], np.cumsum(weights[order])[:-1]])
-    start = np.searchsorted(confidence[order], confidence[order], side="left")  # equal confidences share a bin
-    bins = np.minimum((BINS * before[start] / total).astype(int), BINS - 1)
-    gaps = np.bincount(bins, (weights * (right - confidence))[order], minlength=BINS)
+    gaps = np.bincount(equal_mass(confidence, weights, BINS), weights * (right - confidence), minlength=BINS)
     return float(np.abs(gaps).sum() / total)
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return np.exp(_log_sigmoid(z))
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    return np.exp(log_sigmoid(z))
 
 
-def _log_sigmoid(z: np.ndarray) -> np.ndarray:
+def log_sigmoid(z: np.ndarray) -> np.ndarray:
     return -np.logaddexp(0.0, -np.asarray(z, dtype=np.float64))

@@ -26,7 +26,8 @@ def pair_rows(
     records: Sequence[Record],
     *,
     logp: Sequence[Sequence[np.ndarray]],
-    ref_logp: Sequence[Sequence[np.ndarray]],
+    ref_logp: Sequence[Sequence[np.ndarray]] | None,
+    reward: Sequence[Sequence[float]] | None = None,
     aux: Collection[str] = (),
     seed: int | None = None,
 ) -> list[dict[str, Any]]:
@@ -37,26 +38,30 @@ def pair_rows(
     Args:
         logp: per record and item the log-probs of the response's tokens under the policy, as `engine.score` gives
             them (nats).
-        ref_logp: the same under the reference.
+        ref_logp: the same under the reference; None for a reward model, which has neither: of `logp` only the tokens
+            count then.
+        reward: of a reward model, per record and item its reward.
         aux: designer objectives; their scores are the items' columns of these names, missing where absent or NaN.
         seed: the training seed, where several are pooled.
 
     Returns:
         Rows with id, conversation, domain, weight, logp_chosen, logp_rejected, ref_logp_chosen, ref_logp_rejected
-        (sums, nats), len_chosen, len_rejected (tokens), words ([chosen, rejected]) and aux
-        ({name: [chosen, rejected]}, None where missing).
+        (sums, nats; None for a reward model, whose rows have reward_chosen and reward_rejected, None where it gave
+        none), len_chosen,
+        len_rejected (tokens), words ([chosen, rejected]) and aux ({name: [chosen, rejected]}, None where missing).
 
     Raises:
         ShapeError: scores and records do not match.
     """
-    for name, column in {"logp": logp, "ref_logp": ref_logp}.items():
+    given = {"logp": logp, "ref_logp": ref_logp, "reward": reward}
+    for name, column in ((name, column) for name, column in given.items() if column is not None):
         if len(column) != len(records):
             raise ShapeError(f"{name} has {len(column)} entries for {len(records)} records")
         for record, values in zip(records, column, strict=True):
             if len(values) != len(record.items):
                 raise ShapeError(f"{name} has {len(values)} values for the {len(record.items)} items of {record.id!r}")
     rows = []
-    for record, policy, reference in zip(records, logp, ref_logp, strict=True):
+    for at, (record, policy) in enumerate(zip(records, logp, strict=True)):
         for number, comparison in enumerate(record.comparisons):
             if comparison.preference == 0.5:
                 continue
@@ -69,15 +74,17 @@ def pair_rows(
                 "conversation": record.conversation,
                 "domain": record.domain,
                 "weight": record.weight,
-                "logp_chosen": _total(policy[chosen]),
-                "logp_rejected": _total(policy[rejected]),
-                "ref_logp_chosen": _total(reference[chosen]),
-                "ref_logp_rejected": _total(reference[rejected]),
+                "logp_chosen": None if ref_logp is None else _total(policy[chosen]),
+                "logp_rejected": None if ref_logp is None else _total(policy[rejected]),
+                "ref_logp_chosen": None if ref_logp is None else _total(ref_logp[at][chosen]),
+                "ref_logp_rejected": None if ref_logp is None else _total(ref_logp[at][rejected]),
                 "len_chosen": len(policy[chosen]),
                 "len_rejected": len(policy[rejected]),
                 "words": [len(plain_text(item.response).split()) for item in items],
                 "aux": {name: [_known(item.columns.get(name, math.nan)) for item in items] for name in aux},
             }
+            if reward is not None:
+                row |= {"reward_chosen": _known(reward[at][chosen]), "reward_rejected": _known(reward[at][rejected])}
             rows.append(row if seed is None else {**row, "seed": seed})
     return rows
 
@@ -139,22 +146,29 @@ def conversations_of(rows: Rows) -> list[str]:
 
 
 def margins_of(pairs: Rows) -> list[float]:
-    """h_chosen - h_rejected with h = logp - ref_logp, nats."""
+    """h_chosen - h_rejected with h = logp - ref_logp, nats; of a reward model the difference of its rewards."""
 
     def implicit_reward(row: Mapping[str, Any], side: str) -> float:
+        if f"reward_{side}" in row:
+            return math.nan if row[f"reward_{side}"] is None else row[f"reward_{side}"]
         return row[f"logp_{side}"] - row[f"ref_logp_{side}"]
 
     return [implicit_reward(row, "chosen") - implicit_reward(row, "rejected") for row in pairs]
 
 
-def raw_margins_of(pairs: Rows) -> list[float]:
-    """logp_chosen - logp_rejected, nats."""
-    return [row["logp_chosen"] - row["logp_rejected"] for row in pairs]
+def raw_margins_of(pairs: Rows) -> list[float | None]:
+    """logp_chosen - logp_rejected, nats; None of a reward model."""
+    return [None if row["logp_chosen"] is None else row["logp_chosen"] - row["logp_rejected"] for row in pairs]
 
 
-def mean_margins_of(pairs: Rows) -> list[float]:
+def mean_margins_of(pairs: Rows) -> list[float | None]:
     """The same with log-probabilities per token."""
-    return [row["logp_chosen"] / row["len_chosen"] - row["logp_rejected"] / row["len_rejected"] for row in pairs]
+    return [
+        None
+        if row["logp_chosen"] is None
+        else row["logp_chosen"] / row["len_chosen"] - row["logp_rejected"] / row["len_rejected"]
+        for row in pairs
+    ]
 
 
 def _readable(context: Text) -> str:

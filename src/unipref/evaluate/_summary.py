@@ -39,8 +39,8 @@ def summarise(
         designer: names of the designer objectives; every row's aux must have them.
 
     Returns:
-        accuracy: share of pairs with implicit reward margin h_chosen - h_rejected > 0, h = logp - ref_logp; a tie
-            counts half, and `ties` is their share.
+        accuracy: share of pairs with implicit reward margin h_chosen - h_rejected > 0, h = logp - ref_logp, or of a
+            reward model with a reward margin > 0; a tie counts half, and `ties` is their share.
         ranking_accuracy: share with logp_chosen > logp_rejected, no reference (arXiv:2405.19534), and
             ranking_accuracy_per_token with mean token log-probs. Ties count half there too (the paper counts them as
             right).
@@ -86,7 +86,7 @@ def summarise(
         "length": average(generations, lambda row: row["n_tokens"]),
         "stopped": average(generations, lambda row: float(row["stopped"]), bounds=_SHARE),
         "drift": {
-            side: average(pairs, lambda row, side=side: row[f"logp_{side}"] - row[f"ref_logp_{side}"])
+            side: average(pairs, lambda row, side=side: _gap(row, f"logp_{side}", f"ref_logp_{side}"))
             for side in ("chosen", "rejected")
         },
         "drift_per_token": {
@@ -264,9 +264,17 @@ def _mean(rows: Rows, column: Sequence[float], **settings: Any) -> Interval:
 
 def _per_token(rows: Rows, logp: str, ref_logp: str, tokens: str, **settings: Any) -> list[float | None]:
     """Ratio of sums: a token counts once, whichever response it is in."""
-    per_token = [(row[logp] - row[ref_logp]) / row[tokens] if row[tokens] else None for row in rows]
+    gaps = [_gap(row, logp, ref_logp) for row in rows]
+    per_token = [
+        None if gap is None or not row[tokens] else gap / row[tokens] for row, gap in zip(rows, gaps, strict=True)
+    ]
     weights = [weight * row[tokens] for weight, row in zip(weights_of(rows), rows, strict=True)]
     return mean(per_token, weights=weights, clusters=conversations_of(rows), **settings).as_list()
+
+
+def _gap(row: Mapping[str, Any], logp: str, ref_logp: str) -> float | None:
+    """None of a reward model, whose rows have no log-probabilities."""
+    return None if row[logp] is None else row[logp] - row[ref_logp]
 
 
 def _gaps(rows: Rows, name: str) -> np.ndarray:

@@ -11,14 +11,14 @@ import numpy as np
 
 from unipref.core.errors import ConfigError, DataError, nearest
 from unipref.core.statistics import mean
+from unipref.data.pairs import UNNAMED, Pairs, shared_rows
 from unipref.explain.applications import guidance, tie_break
 from unipref.explain.local import fewest_changes
-from unipref.data.pairs import UNNAMED, Pairs, shared_rows
 from unipref.explain.selection import kept_signs
 from unipref.explain.study import FEW, Settings, Study, find_ngrams, study
 from unipref.features.concepts import PairValues, surface_values
 
-__all__ = ["PEOPLE", "Explanation", "explain", "main_mechanism"]
+__all__ = ["PEOPLE", "Evidence", "Explanation", "explain", "main_mechanism"]
 
 PEOPLE = ("people", UNNAMED)  # names of mechanisms that stand first where no other is asked for
 FEWEST_NGRAMS = 5  # per domain and mechanism, where several mechanisms share the room
@@ -33,6 +33,9 @@ LIMITS = (
     "of the held-out accuracy from 100 %, part of which is that judges do not agree with themselves.",
     "Intervals hold for one concept at a time; they are not adjusted for the number of concepts.",
 )
+
+
+Evidence = Mapping[tuple[str, str, str], str]  # (mechanism, place, id) of a pair -> what was said to the verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +58,7 @@ def explain(
     settings: Settings | None = None,
     main: str | None = None,
     show: int = 200,
+    evidence: Evidence | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Explanation:
     """Explain every mechanism of `pairs` by the same concepts, and compare them.
@@ -65,6 +69,7 @@ def explain(
         main: the mechanism whose numbers stand at the top; None: people where there are any, or else the one with the
             most pairs.
         show: about so many held-out pairs with all they need to be read one by one.
+        evidence: what judges said to their verdicts, to be read beside these pairs.
         tell: is told what is being worked on.
 
     Raises:
@@ -105,7 +110,7 @@ def explain(
             raise DataError(f"the mechanism {name!r}: {err}") from err
     shown, total = [], 0
     for found in studies.values():
-        shown += _shown(found, max(1, show // len(studies)))
+        shown += _shown(found, max(1, show // len(studies)), evidence or {})
         total += int(found.heldout.sum())
     tell("comparing")
     told = {
@@ -240,7 +245,7 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float | None:
 # ---- single pairs ----
 
 
-def _shown(found: Study, most: int) -> list[dict[str, Any]]:
+def _shown(found: Study, most: int, evidence: Evidence) -> list[dict[str, Any]]:
     """Held-out pairs to be read one by one: some by a hash of their ids, and those the model is most wrong about."""
     heldout = np.flatnonzero(found.heldout)
     pairs = found.pairs
@@ -251,9 +256,14 @@ def _shown(found: Study, most: int) -> list[dict[str, Any]]:
     chosen = worst + [i for i in order if i not in set(worst)][: max(0, most - len(worst))]
     reach = {name: _reach(found, name) for name in found.model.domains_}
     return [
-        _one(found, int(heldout[i]), float(logits[i]), *reach[pairs.domain[heldout[i]]]) | {"wrong": n < len(worst)}
+        _one(found, int(heldout[i]), float(logits[i]), *reach[pairs.domain[heldout[i]]])
+        | {"evidence": evidence.get(_key(pairs, heldout[i]), ""), "wrong": n < len(worst)}
         for n, i in enumerate(chosen)
     ]
+
+
+def _key(pairs: Pairs, row: int) -> tuple[str, str, str]:
+    return pairs.mechanism[row], pairs.place[row], pairs.ids[row]
 
 
 def _draw(id_: str, domain: str) -> str:
@@ -300,5 +310,4 @@ def _one(found: Study, row: int, logit: float, low: np.ndarray, high: np.ndarray
         "correct": None if p == 0.5 or logit == 0 else (p > 0.5) == (logit > 0),
         "contributions": [[concepts[j].key, float(x[j]), float(parts[j])] for j in order],
         "flip": {"changes": changes, "found": flip.found},
-        "evidence": "",
     }

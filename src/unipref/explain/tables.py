@@ -9,8 +9,8 @@ import numpy as np
 
 from unipref.core.errors import DataError, nearest
 from unipref.data import RowFault
-from unipref.data.sources import Source, open_source
 from unipref.data.pairs import Pairs
+from unipref.data.sources import Source, open_source
 from unipref.features.concepts import Concept, PairValues
 
 __all__ = ["COLUMNS", "ConceptTable", "read_concept_table"]
@@ -41,10 +41,13 @@ class ConceptTable:
         """The values of `pairs`, and what became of the table's rows.
 
         A pair that the table does not have, or has without a value, is NaN: it counts as no difference and is counted.
+        A record's id is also that of its further comparisons (`id#1`, …) of the same two responses; those of other
+        responses have another difference, and rows with an id of their own.
 
         Returns:
-            The values and {"source", "sha256", "concepts", "pairs", "values", "missing", "unknown", "notes"}: pairs
-            with a value of some concept, values that were found and that were not, and ids that no pair has.
+            The values and {"source", "sha256", "concepts", "pairs", "further", "values", "missing", "unknown",
+            "notes"}: pairs with a value of some concept, those among them that have it from their record's first
+            comparison, values that were found and that were not, and ids that no pair has.
 
         Raises:
             DataError: no id of the table is a pair's, or an id means pairs of several domains and the table does not
@@ -55,13 +58,11 @@ class ConceptTable:
             self._one_domain_each(ids, domains)
         column = {concept.key: j for j, concept in enumerate(self.concepts)}
         found = np.full((len(pairs), len(self.concepts)), math.nan)
-        used = set()
-        for i, (id_, domain) in enumerate(zip(ids, domains, strict=True)):
-            key = (domain if self.domains else "", id_)
+        keys, further, other = self._matched(pairs)
+        for row, key in zip(found, keys, strict=True):
             for concept, value in self.values.get(key, {}).items():
-                found[i, column[concept]] = value
-            if key in self.values:
-                used.add(key)
+                row[column[concept]] = value
+        used = set(keys) & set(self.values)
         if not used:
             theirs = next(iter(self.values))[1]
             raise DataError(
@@ -71,6 +72,16 @@ class ConceptTable:
         unknown = [key[1] for key in self.values if key not in used]
         known = ~np.isnan(found)
         notes = []
+        if further:
+            notes.append(
+                f"{self.source}: {further:,} further comparisons of a record's two responses have the values of its id."
+            )
+        if other:
+            told = ", ".join(other[:_NAMED]) + (", …" if len(other) > _NAMED else "")
+            notes.append(
+                f"{self.source}: {len(other):,} further comparisons of records are of other responses than the first, "
+                f"and their values are missing: {told}. Give the table rows with these ids."
+            )
         if unknown:
             told = ", ".join(unknown[:_NAMED]) + (", …" if len(unknown) > _NAMED else "")
             notes.append(f"{self.source}: {len(unknown):,} ids are of no pair and were not used: {told}.")
@@ -84,12 +95,32 @@ class ConceptTable:
             "sha256": self.sha256,
             "concepts": len(self.concepts),
             "pairs": int(known.any(axis=1).sum()),
+            "further": further,
             "values": int(known.sum()),
             "missing": missing,
             "unknown": len(unknown),
             "notes": notes,
         }
         return PairValues(self.concepts, found), account
+
+    def _matched(self, pairs: Pairs) -> tuple[list[tuple[str, str]], int, list[str]]:
+        """The key of each pair's values, how many have their record's, and the ids of those that cannot have it."""
+        keys, further, other = [], 0, []
+        texts: dict[tuple[str, str, str], tuple[str, str]] = {}
+        columns = (pairs.ids, pairs.domain, pairs.place, pairs.first, pairs.second)
+        for id_, domain, place, first, second in zip(*(column.tolist() for column in columns), strict=True):
+            texts[place, domain, id_] = first, second
+            where = domain if self.domains else ""
+            record, _, number = id_.rpartition("#")
+            key = (where, id_)
+            if key not in self.values and number.isdecimal() and (where, record) in self.values:
+                if texts.get((place, domain, record)) == (first, second):
+                    key = (where, record)
+                    further += 1
+                else:
+                    other.append(id_)
+            keys.append(key)
+        return keys, further, other
 
     def _one_domain_each(self, ids: list[str], domains: list[str]) -> None:
         where: dict[str, set[str]] = {}

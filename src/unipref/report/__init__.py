@@ -5,6 +5,8 @@ from pathlib import Path
 from unipref.report._comparison import COMPARISON, render_comparison, write_comparison, write_table
 from unipref.report._doctor import render_doctor
 from unipref.report._doctor_page import write_doctor_page
+from unipref.report._evaluated_table import render_evaluation
+from unipref.report._evaluation import EVALUATION, write_evaluation
 from unipref.report._explained_table import render_explanation
 from unipref.report._explanation import EXPLANATION, write_explanation
 from unipref.report._folder import curves_of
@@ -16,6 +18,7 @@ from unipref.report.table import render_table
 __all__ = [
     "COMPARISON",
     "CURVES",
+    "EVALUATION",
     "EXPLANATION",
     "RUNS",
     "SAMPLES",
@@ -23,12 +26,14 @@ __all__ = [
     "label",
     "render_comparison",
     "render_doctor",
+    "render_evaluation",
     "render_explanation",
     "render_runs",
     "render_samples",
     "render_table",
     "scores_line",
     "write_doctor_page",
+    "write_evaluation",
     "write_explanation",
     "write_report",
     "write_samples",
@@ -37,12 +42,19 @@ __all__ = [
 
 
 def write_report(run_folder: Path | str) -> Path:
-    """Write `report.html` into `run_folder` from what is in it: a run, a comparison, an explanation; its path.
+    """Write `report.html` into `run_folder` from what is in it: a run, a comparison, an explanation, an
+    evaluation of preference models; its path.
 
     Raises:
-        DataError: the folder holds no `summary.json`, `comparison.json`, `runs.json` or `explanation.json`.
+        DataError: the folder holds no `summary.json`, `comparison.json`, `runs.json`, `explanation.json` or
+            `evaluation.json`.
     """
-    for kept, write in ((COMPARISON, write_comparison), (RUNS, write_runs), (EXPLANATION, write_explanation)):
+    for kept, write in (
+        (COMPARISON, write_comparison),
+        (RUNS, write_runs),
+        (EXPLANATION, write_explanation),
+        (EVALUATION, write_evaluation),
+    ):
         if (Path(run_folder) / kept).exists():
             return write(run_folder)
     return write_page(run_folder)

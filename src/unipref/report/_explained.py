@@ -18,6 +18,7 @@ __all__ = [
     "lift",
     "name_of",
     "only_here",
+    "order_told",
     "overlooks",
     "plural",
     "prefers",
@@ -110,6 +111,25 @@ def short(explanation: Explanation, key: str) -> str:
     return name_of(explanation, key).removeprefix("says ")
 
 
+def order_told(order: Mapping[str, Any] | None, what: str = "pair") -> dict[str, Any]:
+    """How often a verdict changed with the order: {"shown", "aside", "triple"}; said, too, where nobody asked twice.
+
+    Args:
+        order: {"n", "changed": [share, low, high]} and perhaps how often which place won both times; None: not known.
+        what: was asked about.
+
+    Example:
+        >>> order_told({"n": 40, "changed": [0.1, 0.05, 0.2]})["shown"]
+        '10.0 %'
+    """
+    if not order or not order["n"]:
+        return {"shown": NOTHING, "aside": "not asked in both orders", "triple": [None] * 3}
+    aside = f"of {plural(order['n'], what)} asked in both orders, {_SHARE.show_interval(order['changed'])}"
+    if "first" in order:
+        aside += f"; the first won both times in {order['first']:,}, the second in {order['second']:,}"
+    return {"shown": _SHARE.show(order["changed"][0]), "aside": aside, "triple": order["changed"]}
+
+
 # ---- may it be trusted ----
 
 
@@ -184,10 +204,14 @@ def standing(entry: Mapping[str, Any], *, trusted: bool) -> dict[str, str]:
     kept = f"same sign in {100 * entry['stability']:.0f} % of refits" if entry.get("stability") is not None else ""
     if entry["low"] is None or entry["high"] is None:
         interval = f"no interval: {entry.get('no_interval') or 'not measured'}"
+        of_sum = entry.get("together")
+        if of_sum is not None and of_sum["low"] is not None:
+            interval += f"; of their sum {bare(of_sum['low'])} to {bare(of_sum['high'])}"
         aside = ""
     else:
         interval = f"{bare(entry['low'])} to {bare(entry['high'])}"
         aside = "" if _clear(entry) else ", but the interval does not confirm it"
+    interval += f"; {entry['caution']}" if entry.get("caution") else ""
     if entry["drives"]:
         return {"word": "higher", "told": f"drives; {kept}{aside}", "interval": interval}
     # where nothing is trusted the page says so once

@@ -8,7 +8,18 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from unipref.report._explained import BASELINES, bare, domain_named, lift, name_of, plural, prefers, trust, who
+from unipref.report._explained import (
+    BASELINES,
+    bare,
+    domain_named,
+    lift,
+    name_of,
+    order_told,
+    plural,
+    prefers,
+    trust,
+    who,
+)
 from unipref.report._words import NOTHING, Metric, bracket, listed
 
 __all__ = ["render_explanation"]
@@ -47,11 +58,13 @@ class _Printed:
 
     def _of(self, name: str) -> Iterator[RenderableType]:
         told = self.told["mechanisms"][name]
-        n, domains = told["n"], told["domains"]
+        n, domains, order = told["n"], told["domains"], order_told(told.get("order"))
         counts = [plural(n["pairs"], "pair"), plural(n["prompts"], "prompt"), plural(len(domains), "domain")]
         if n["ties"]:
             counts.append(plural(n["ties"], "tie"))
         yield Text.assemble((f"What {prefers(name)}", "bold"), f": {', '.join(counts)}, {n['heldout']:,} held out")
+        if order["triple"][0] is not None:
+            yield Text(f"verdicts that change with the order: {order['shown']} {order['aside']}")
         trusted = trust(told)
         yield Text(trusted["sentence"], style="bold green" if trusted["trusted"] else "bold yellow")
         yield _accuracies(told["accuracy"])
@@ -125,7 +138,8 @@ class _Printed:
         guided = (self.told["applications"].get("guidance") or {}).get("mechanisms", {})
         measured = {name: one for name, one in guided.items() if "top" in one}
         broken = (self.told["applications"].get("tie_break") or {}).get("mechanisms", {})
-        if not measured and not broken:
+        again = (self.told["applications"].get("tie_break_live") or {}).get("mechanisms", {})
+        if not measured and not broken and not again:
             return
         yield Text()
         yield Text("What the concepts are good for, on held-out pairs", style="bold cyan")
@@ -144,16 +158,25 @@ class _Printed:
         for name, one in broken.items():
             if "why_not" in one:
                 continue
-            shown = ", ".join(
-                f"{bracket(_SHARE, one[key])} % by {what}"
-                for key, what in (
-                    ("random", f"{one['k']} at random"),
-                    ("own", "its own"),
-                    ("reference", f"those of {self.told['main']}"),
-                    ("overlooked", "those that it overlooks"),
-                )
+            yield Text(f"{name}, {one['n']:,} near-ties decided as {self.told['main']} did: {self._by_concepts(one)}")
+        for name, one in again.items():
+            if "why_not" in one:
+                yield Text(f"{one.get('model', 'the model')} was not asked about near-ties of {name}: {one['why_not']}")
+                continue
+            yield Text(
+                f"{one['model']}, asked again about {one['n']:,} near-ties of {name}, decides as {self.told['main']} "
+                f"did: {bracket(_SHARE, one['plain'])} % without a hint, {self._by_concepts(one)}"
             )
-            yield Text(f"{name}, {one['n']:,} near-ties decided as {self.told['main']} did: {shown}")
+
+    def _by_concepts(self, one: Mapping[str, Any]) -> str:
+        """How often ties are decided as the reference did, by each choice of concepts."""
+        choices = {
+            "random": f"{one['k']} at random",
+            "own": "its own",
+            "reference": f"those of {self.told['main']}",
+            "overlooked": "those that it overlooks",
+        }
+        return ", ".join(f"{bracket(_SHARE, one[key])} % by {what}" for key, what in choices.items())
 
 
 def _accuracies(accuracy: Mapping[str, Any]) -> RenderableType:

@@ -76,6 +76,8 @@ def _view(told: Mapping[str, Any]) -> dict[str, Any]:
         "elsewhere": _elsewhere(main["accuracy"]),
         "calibration": _calibration(main["accuracy"]),
         "standing": [_mechanism_row(name, each) for name, each in mechanisms.items()],
+        "order": words.order_told(main.get("order")),
+        "concept_judge": _concept_judge(told),
         "metric": ACCURACY,
         "shared": {name: _shared(told, each) for name, each in mechanisms.items()},
         "travels": {name: words.travels(each) for name, each in mechanisms.items()},
@@ -135,6 +137,15 @@ def _calibration(accuracy: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"plot": plot, "colour": dict.fromkeys(parts, 0), "names": names}
 
 
+def _concept_judge(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How often what a judge said of concepts changed with the order; None where no judge was asked."""
+    judge = told.get("judge") or {}
+    if "comparisons" not in judge:
+        return None
+    order = {"n": judge["comparisons"], "changed": judge.get("changed") or [None] * 3}
+    return {"name": judge["name"], **words.order_told(order, "verdict")}
+
+
 def _mechanism_row(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
     accuracy = told["accuracy"]
     cells = {
@@ -146,6 +157,7 @@ def _mechanism_row(name: str, told: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "n": told["n"],
         "trusted": told["trusted"],
+        "order": words.order_told(told.get("order")),
         "cells": {key: _cell(triple or [None] * 3, signed) for key, (triple, signed) in cells.items()},
     }
 
@@ -195,6 +207,7 @@ def _bars(
                 "key": key,
                 "name": words.name_of(told, key),
                 "means": _means(told, key, entry["weight"]),
+                "too": [words.name_of(told, other) for other in told["concepts"].get(key, {}).get("alike", ())],
                 "entry": entry,
                 "own": own,
                 "pieces": [piece for piece in pieces if piece["width"] > 0],
@@ -244,29 +257,44 @@ def _domains(told: Mapping[str, Any], mechanism: Mapping[str, Any]) -> dict[str,
     return panels
 
 
-def _bias(told: Mapping[str, Any], bias: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Length, form and position: alone, and beside the content concepts, on one axis; None where nothing is known."""
-    triples = [entry[key] for entry in bias.values() for key in ("alone", "beside_content")]
-    if not any(triple[0] is not None for triple in triples):
-        return None
+def _bias(told: Mapping[str, Any], bias: Mapping[str, Any]) -> dict[str, Any]:
+    """Length, form and position: alone, and beside the content concepts, on one axis, and why some are not known."""
+    names = {name: "standing first" if name == "position" else words.name_of(told, name) for name in bias}
+    known = {name: entry for name, entry in bias.items() if any(entry[key][0] is not None for key in _FITS)}
+    unknown: dict[str, list[str]] = {}
+    for name in bias.keys() - known.keys():
+        why = (bias[name].get("why_not") or {}).get("alone") or "not measured"
+        unknown.setdefault(why, []).append(names[name])
+    triples = [entry[key] for entry in known.values() for key in _FITS]
     axis, ticks = _axis([t[0] for t in triples if t[0] is not None], [end for t in triples for end in t[1:]], about=4)
     plots = []
-    for key, title in (("alone", "Alone"), ("beside_content", "Beside the content that the model has")):
+    for key, title in _FITS.items() if known else ():
         rows = [
             {
                 "run": name,
                 "triple": entry[key],
                 "shown": words.lift(entry[key][0]),
-                "interval": "no interval" if entry[key][1] is None or entry[key][2] is None else
-                f"{words.bare(entry[key][1])} to {words.bare(entry[key][2])}",
+                "interval": _ends_or_why(entry, key),
                 "scored": "",
             }
-            for name, entry in bias.items()
-        ]  # fmt: skip
+            for name, entry in known.items()
+        ]
         plots.append({"title": title, "metric": Metric(f"bias.{key}", title, "score"), "rows": rows, "axis": axis,
                       "ticks": ticks, "line": 0.0, "measured": True})  # fmt: skip
-    names = {name: "standing first" if name == "position" else words.name_of(told, name) for name in bias}
-    return {"plots": plots, "names": names, "colour": dict.fromkeys(bias, 0)}
+    left = [f"{', '.join(sorted(each))} ({why})" for why, each in sorted(unknown.items())]
+    return {"plots": plots, "names": names, "colour": dict.fromkeys(bias, 0), "unknown": "; ".join(left)}
+
+
+_FITS = {"alone": "Alone", "beside_content": "Beside the content that the model has"}
+
+
+def _ends_or_why(entry: Mapping[str, Any], key: str) -> str:
+    """The interval, or the reason why there is none; and what must be known to read it."""
+    _, low, high = entry[key]
+    if low is None or high is None:
+        return (entry.get("why_not") or {}).get(key) or "no interval"
+    caution = (entry.get("caution") or {}).get(key)
+    return f"{words.bare(low)} to {words.bare(high)}" + (f"; {caution}" if caution else "")
 
 
 # ---- mechanisms beside one another ----
@@ -422,13 +450,15 @@ def _expected(pair: Mapping[str, Any]) -> str:
 # ---- in use ----
 
 _CHOICES = {
+    "plain": "asked plainly, without a hint",
     "top": "its leading concepts",
     "random": "concepts drawn at random",
     "own": "its own leading concepts",
     "reference": "the reference's leading concepts",
     "overlooked": "what the reference weighs most above it",
 }
-_TOLD = ("k", "why_not", "n", "rule", "difference", "concepts", "mechanism", "model", "missing")
+_QUIET = ("plain", "random")  # what the others are held against
+_TOLD = ("k", "why_not", "n", "of", "rule", "difference", "concepts", "mechanism", "model", "missing", "asked")
 
 
 def _application(told: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
@@ -446,23 +476,37 @@ def _application(told: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str,
                 "name": name,
                 "why_not": each.get("why_not", ""),
                 "n": each.get("n"),
+                "of": each.get("of"),
                 "k": each.get("k", found.get("k")),
                 "rule": each.get("rule", ""),
                 "missing": each.get("missing") or 0,
                 "difference": _cell(each["difference"], True) if each.get("difference") else None,
+                "against": "Overlooked over random" if "overlooked" in shares else "Leading over random",
                 "plot": plot if shares else None,
-                "colour": {_CHOICES[key]: 7 if key == "random" else 0 for key in shares},
+                "colour": {_CHOICES[key]: 7 if key in _QUIET else 0 for key in shares},
                 "concepts": {
                     _CHOICES[key]: [f"{'more' if sign > 0 else 'less'} {words.short(told, concept)}"
                                     for concept, sign in each_named]
                     for key, each_named in named.items()
                 },
+                "asked": _asked(each.get("asked")),
                 "more": {k: v for k, v in each.items()
                          if k not in _CHOICES and k not in _TOLD},
             }
         )  # fmt: skip
     more = {} if live else {k: v for k, v in found.items() if k not in ("mechanisms", "k", "reference")}
-    return {"tests": tests, "reference": found.get("reference"), "model": found.get("model"), "more": more}
+    models = [each["model"] for each in tested.values() if each.get("model")]
+    return {"tests": tests, "reference": found.get("reference"), "model": models[0] if models else None, "more": more}
+
+
+def _asked(account: Mapping[str, Any] | None) -> str:
+    """What the questions of a live test cost, and how many verdicts changed with the order."""
+    if not account:
+        return ""
+    order = words.order_told({"n": account["comparisons"], "changed": account["changed"]}, "verdict")
+    changed = f"; {order['shown']} {order['aside']}, changed with the order" if account["comparisons"] else ""
+    requests, tokens = words.plural(account["requests"], "request"), words.plural(account["tokens"], "token")
+    return f"{requests} ({tokens}), {words.plural(account['cached'], 'answer')} kept from before{changed}."
 
 
 # ---- concepts ----

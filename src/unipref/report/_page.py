@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from unipref.core.io import write_text
 from unipref.report import _figures
 from unipref.report._doctor import doctor_view
+from unipref.report._dynamics import dynamics_notes
 from unipref.report._folder import REFERENCE, SAMPLES_PAGE, RunFolder, load
 from unipref.report._fronts import fronts_view
 from unipref.report._words import Metric, columns, found, judge, metric_of, nothing_compared, tick, verdicts
@@ -95,6 +96,7 @@ def _view(folder: RunFolder) -> dict[str, Any]:
         "verdicts": told,
         "nothing_compared": nothing_compared(summary),
         "alarms": sorted(alarms, key=lambda alarm: alarm["level"] != "error"),
+        "dynamics": dynamics_notes(summary),
         "seeds": sorted({seed for run in summary["runs"].values() for seed in run.get("seeds", ())}),
         "table": table_rows(table, entries),
         "columns": table,

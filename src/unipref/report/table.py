@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from unipref.report._dynamics import dynamics_notes
 from unipref.report._folder import REFERENCE
 from unipref.report._fronts import told_of_front
 from unipref.report._words import (
@@ -190,7 +191,16 @@ def _legend(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(style="dim")
     table.add_row(Text("[a, b]"), "95 % interval over conversations, where there are enough")
-    table.add_row("accuracy", "pairs where training raised chosen over rejected; 50 is chance")
+    rewards = [bool(run.get("reward_model")) for run in summary["runs"].values()]
+    if not all(rewards):
+        table.add_row("accuracy", "pairs where training raised chosen over rejected; 50 is chance")
+    if any(rewards):
+        table.add_row("accuracy", "of a reward model: pairs where chosen gets the higher reward; 50 is chance")
+    if all(rewards):
+        table.add_row("seconds", "spent on training, all seeds together")
+        yield Text()
+        yield table
+        return
     table.add_row("ranking", "pairs where chosen is more probable than rejected")
     if summary["designer"]:
         table.add_row("agree", "pairs where the run prefers the answer that scores higher")
@@ -254,22 +264,16 @@ def _alarms(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 def _dynamics(summary: Mapping[str, Any]) -> Iterator[RenderableType]:
     """A line per run and pattern, of the first seed that shows it, and what can be done, once."""
-    table, remedy = Table.grid(padding=(0, 1, 0, 0)), ""
-    for name, run in summary["runs"].items():
-        seeds = run.get("dynamics", ())
-        shown: dict[str, list[tuple[Any, str]]] = {}
-        for each in seeds:
-            remedy = each.get("remedy", remedy)
-            for flag in each["flags"]:
-                shown.setdefault(flag["code"], []).append((each["seed"], flag["message"]))
-        for hits in shown.values():
-            (seed, message), *_ = hits
-            where = f" (seed {seed}; {len(hits)} of {len(seeds)} seeds)" if len(seeds) > 1 else ""
-            table.add_row(Text(" NOTE ", style="black on cyan", no_wrap=True), Text(f"{name}: {message}{where}"))
-    if table.row_count:
-        yield Text()
-        yield table
-        yield Padding(Text(remedy, style="dim"), (0, 0, 0, 7))
+    notes, remedy = dynamics_notes(summary)
+    if not notes:
+        return
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for note in notes:
+        badge = Text(" NOTE ", style="black on cyan", no_wrap=True)
+        table.add_row(badge, Text(f"{note.run}: {note.message}" + (f" ({note.where})" if note.where else "")))
+    yield Text()
+    yield table
+    yield Padding(Text(remedy, style="dim"), (0, 0, 0, 7))
 
 
 def _verdicts(summary: Mapping[str, Any]) -> Iterator[Text]:

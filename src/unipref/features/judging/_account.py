@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from unipref.core.statistics import mean
+
 __all__ = ["Account"]
 
 EXAMPLES = 3  # of what came in place of an answer, kept for people to look at
@@ -33,6 +35,8 @@ class Account:
         comparisons: verdicts asked for in both orders. inconsistent: those that depended on the order.
         prompt_tokens, completion_tokens: as the endpoint says. estimated_tokens: our guess where it does not, a token
             for four characters.
+        by_prompt: of these two, prompt -> [verdicts, those that depended on the order]; verdicts on one prompt are not
+            independent, and an interval goes over prompts.
         missing: why a question has no answer -> how many.
         examples: what came in place of the first of them.
     """
@@ -46,6 +50,7 @@ class Account:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     estimated_tokens: int = 0
+    by_prompt: dict[str, list[int]] = field(default_factory=dict, repr=False)
     missing: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
@@ -61,6 +66,23 @@ class Account:
             for name, number in numbers.items():
                 setattr(self, name, getattr(self, name) + number)
 
+    @property
+    def changed(self) -> list[float | None]:
+        """Share of the verdicts that depended on the order, with its 95 % interval; None where none was asked twice."""
+        with self._lock:
+            counts = [tuple(each) for each in self.by_prompt.values()]
+        shares, weights = [changed / n for n, changed in counts], [float(n) for n, _ in counts]
+        return mean(shares, weights=weights, bounds=(0.0, 1.0)).as_list()
+
+    def compared(self, prompt: str, *, changed: bool) -> None:
+        """Count a verdict that was asked for in both orders, and whether it depended on the order."""
+        with self._lock:
+            self.comparisons += 1
+            self.inconsistent += changed
+            mine = self.by_prompt.setdefault(prompt, [0, 0])
+            mine[0] += 1
+            mine[1] += changed
+
     def miss(self, why: str, *, example: str = "") -> None:
         """Count a question without an answer."""
         with self._lock:
@@ -72,20 +94,32 @@ class Account:
         """The counts as they are now."""
         with self._lock:
             numbers = {name: getattr(self, name) for name in _NUMBERS}
-            return Account(**numbers, missing=Counter(self.missing), examples=list(self.examples))
+            by_prompt = {prompt: list(counts) for prompt, counts in self.by_prompt.items()}
+            return Account(**numbers, by_prompt=by_prompt, missing=Counter(self.missing), examples=list(self.examples))
 
     def since(self, before: "Account") -> "Account":
         """What was added after `before`, a copy of this account."""
         now = self.copy()
         numbers = {name: getattr(now, name) - getattr(before, name) for name in _NUMBERS}
-        return Account(**numbers, missing=now.missing - before.missing, examples=now.examples[len(before.examples) :])
+        by_prompt = {
+            prompt: [new - old for new, old in zip(counts, before.by_prompt.get(prompt, (0, 0)), strict=True)]
+            for prompt, counts in now.by_prompt.items()
+        }
+        return Account(
+            **numbers,
+            by_prompt={prompt: counts for prompt, counts in by_prompt.items() if counts[0]},
+            missing=now.missing - before.missing,
+            examples=now.examples[len(before.examples) :],
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON, with `tokens` and `missing_total`."""
+        """As JSON, with `tokens`, `changed` and `missing_total`."""
+        changed = self.changed
         with self._lock:
             told: dict[str, Any] = {name: getattr(self, name) for name in _NUMBERS}
             return told | {
                 "tokens": self.tokens,
+                "changed": changed,
                 "missing": dict(sorted(self.missing.items())),
                 "missing_total": sum(self.missing.values()),
                 "examples": list(self.examples),

@@ -114,7 +114,7 @@ class LanguageJudge:
             there, back = (
                 self._ask(wording.compare(prompt, *order, some), len(some), _verdict) for order in ((a, b), (b, a))
             )
-            found += [settled(x, y, self.account) for x, y in zip(there, back, strict=True)]
+            found += [settled(x, y, self.account, prompt) for x, y in zip(there, back, strict=True)]
         return found
 
     def relevant(self, prompt: str, concepts: Sequence[Concept]) -> list[bool | None]:
@@ -238,7 +238,7 @@ class TableJudge:
         self.account.add(cached=1)
         if there is None or back is None:
             return there if there is not None else -back  # type: ignore[operator]
-        return settled(there, back, self.account)
+        return settled(there, back, self.account, prompt)
 
     def generate(self, prompt: str) -> str | None:
         """A table holds no text.

@@ -60,14 +60,14 @@ def rubric_of(rubric: Concept | str) -> Concept:
     return rubric if isinstance(rubric, Concept) else Concept("rubric", rubric, rubric, kind="judge")
 
 
-def settled(there: int | None, back: int | None, account: Account) -> int | None:
+def settled(there: int | None, back: int | None, account: Account, prompt: str) -> int | None:
     """The verdict of two orders: `there` on (a, b) and `back` on (b, a), each 1 for its own first.
 
     Equal verdicts stand; verdicts that depend on the order are a tie, and counted.
     """
     if there is None or back is None:
         return None
-    account.add(comparisons=1, inconsistent=int(there != -back))
+    account.compared(prompt, changed=there != -back)
     return there if there == -back else 0
 
 
