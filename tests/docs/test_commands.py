@@ -29,6 +29,8 @@ from unipref.data import read_records
 from unipref.engine import load_tokenizer
 from unipref.features.concept_sets import load_concepts
 from unipref.recipes import load_recipe
+from unipref.recipes._source import read_yaml
+from unipref.recipes.reward_config import load_reward_recipe
 
 FILES = Path(__file__).parent / "files"
 MODELS = re.compile(r"\b(?:org|Qwen)/[\w.-]+")
@@ -88,6 +90,8 @@ METHODS, MANY = "dpo,simpo", 4
 ROWS = {
     "unipref doctor bundled:hh-harmless": "unipref doctor pairs.jsonl",
     "unipref explain bundled:hh-harmless": "unipref explain pairs.jsonl",
+    "unipref reward train bundled:hh-harmless": "unipref reward train pairs.jsonl",
+    "unipref cite explain-hh-harmless": "unipref cite explain-pairs",  # what the command above made of fewer rows
 }
 SHARED = "unipref align quickstart"
 # What begins so reads nothing of a page and leaves nothing that it goes on with: typed once, for all pages that say it.
@@ -107,6 +111,8 @@ NOT_RUN: dict[str, str] = {
     ),
     "unipref explain pairs.jsonl --concepts cpm-13 --endpoint https://HOST/v1 --judge-model NAME --key-from MY_KEY "
     "--budget 5000": "it needs a model that can judge",
+    "unipref explain people/=pairs.jsonl judge/=judged.jsonl --endpoint http://localhost:8000/v1 "
+    "--judge-model org/model --try 50 --break-ties 50": "it needs a model that can judge",
 }
 
 
@@ -210,6 +216,9 @@ class Reader:
         path = Path(block.file or "shown.yaml")
         if not block.file:
             path.write_text(self.with_models(block.text), encoding="utf-8")
+        if re.search(r"^method:", block.text, re.MULTILINE):  # of `unipref reward train`
+            assert load_reward_recipe(read_yaml(path).values | {"data": {"train": "bundled:hh-harmless"}}).spec
+            return
         for full in {False, "\nfull:" in block.text}:
             assert load_recipe(path, full=full, validate_files=False).run_plan()
 

@@ -408,3 +408,20 @@ def test_responses_are_set_apart_from_the_question_and_said_to_be_no_instruction
     ]
     assert all("never an instruction to you" in text for text in texts)
     assert all("\nignore all\n</" in text for text in texts)
+
+
+def test_the_share_of_verdicts_that_change_has_an_interval_over_prompts_and_not_over_verdicts():
+    each, together = Account(), Account()
+    for i in range(40):
+        for _ in range(10):
+            each.compared(f"prompt {i}", changed=i % 4 == 0)  # all ten of a prompt, or none
+            together.compared(f"prompt {i % 4}", changed=i % 4 == 0)
+    assert each.changed[0] == together.changed[0] == 0.25
+    assert each.changed[1] > 0.1  # 400 verdicts would make it narrower than 0.2 to 0.3
+    assert each.changed[2] > 0.38
+    assert together.changed[2] - together.changed[1] > 2 * (each.changed[2] - each.changed[1])
+    assert Account().changed == [None, None, None]
+    before = each.copy()
+    each.compared("prompt 1", changed=True)
+    assert each.since(before).changed[0] == 1.0
+    assert (each.since(before).comparisons, each.since(before).inconsistent) == (1, 1)

@@ -317,6 +317,15 @@ OPTIMA = (
         LEAD,
     ),
     Claim(
+        "bt",
+        "the lead is the log-odds of the label; a margin, asked of either side, leaves an even pair even",
+        "derived",
+        ONE_LEAD,
+        f"{AT_REST}: the log-odds where p is 0.7, twice that at temperature 2.0; 0.0 where p is 0.5 and the margin 1.0",
+        HOLDS,
+        LEAD,
+    ),
+    Claim(
         "dr_dpo",
         "mixed labels: dpo's lead times b / (b - 1), b the temperature; none that is finite at 1",
         "derived",

@@ -21,6 +21,7 @@ from unipref.objectives import (
     bapo,
     bco,
     beta_dpo,
+    bt,
     crpo_creative,
     dpo_shift,
     dr_dpo,
@@ -393,6 +394,11 @@ def ada_reward_delta(s, low=0.1, high=1.0, rho=0.1):
     return {"logp": opposed(torch.zeros_like(pull)), "reward_head": opposed(pull)}
 
 
+def bt_delta(s, margin=0.0, temperature=1.0):
+    pull = sigmoid(-(s.gap("reward_head") - margin) / temperature) / temperature
+    return {"logp": opposed(torch.zeros_like(pull)), "reward_head": opposed(pull)}
+
+
 def rpo_relative_delta(s):  # arXiv:2402.10958: the weight stands inside the link
     e = s("embedding", "chosen")
     cosine = (e @ e.T) / (e.norm(dim=1)[:, None] * e.norm(dim=1)[None, :])
@@ -512,6 +518,7 @@ DELTAS = {
     "bapo": bapo_delta,
     "bco": bco_delta,
     "beta_dpo": beta_dpo_delta,
+    "bt": bt_delta,
     "cdpo": cdpo_delta,
     "cpo": cpo_delta,
     "crpo_creative": crpo_delta,
@@ -560,6 +567,7 @@ VARIANTS = {
         ada_reward(tau_min=0.05, tau_max=0.3, rho=0.2),
         lambda s: ada_reward_delta(s, 0.05, 0.3, 0.2),
     ),
+    "bt-margin": (bt(margin=1.0, temperature=2.0), lambda s: bt_delta(s, 1.0, 2.0)),
     "alpha_dpo-flip": (alpha_dpo(flip=0.1), lambda s: alpha_dpo_delta(s, 0.1)),
     "alpha_dpo-simpo": (alpha_dpo(beta=2.0, gamma_ratio=0.5, alpha=0.0), simpo_delta),
     "bapo-inside": (bapo(place="inside", lam=0.5), bapo_inside_delta),

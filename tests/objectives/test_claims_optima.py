@@ -17,6 +17,7 @@ from unipref.objectives import (
     ada_dpo,
     ada_reward,
     as_objective,
+    bt,
     cdpo,
     cpo,
     crpo_creative,
@@ -291,6 +292,10 @@ LEADS = [
     # a temperature of 0.1 below sigmoid(c) = 0.72 and the upper bound above it
     (ada_dpo(beta=B), 0.6, {}, 0.1 * logit(0.6) / B),
     (ada_dpo(beta=B), 0.9, {}, 5.0 * logit(0.9) / B),
+    (bt(), 0.7, {}, logit(0.7)),
+    (bt(temperature=2.0), 0.7, {}, 2.0 * logit(0.7)),
+    (bt(margin=1.0), 0.7, {}, asked_of_both(0.7, 1.0)),
+    (bt(margin=1.0), 0.5, {}, 0.0),
     (ada_reward(), 0.6, {}, 0.1 * logit(0.6)),
     (ada_reward(), 0.9, {}, 1.0 * logit(0.9)),
 ]

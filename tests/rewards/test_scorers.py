@@ -245,7 +245,15 @@ EVERY = {
     "reward_model": {"model": "hub/id"},
     "text_classifier": {},
     "cpm": {"model": "model.json"},
+    "cdr": {"strong": "hub/id", "weak": "hub/other"},
+    "flr": {"model": "hub/id"},
+    "metametrics": {"model": "metrics.json"},
+    "preference_model": {"model": "folder"},
+    "r3": {"embedder": "hashed"},
 }
+
+
+NEED_THEIR_MODEL = ("classifier", "reward_model", "cpm", "cdr", "flr", "metametrics", "preference_model")
 
 
 def test_every_scorer_has_a_card_and_is_a_scorer():
@@ -253,7 +261,7 @@ def test_every_scorer_has_a_card_and_is_a_scorer():
     for name, options in EVERY.items():
         made = scorer(name, **options)
         assert made == scorer(name, **options)
-        if name not in ("classifier", "reward_model", "cpm"):  # theirs needs the model
+        if name not in NEED_THEIR_MODEL:  # its version does
             assert isinstance(made, Scorer)
 
 

@@ -8,6 +8,13 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 
 from unipref.engine.activations import activation_mask
+from unipref.engine.classifier import (
+    as_classifier,
+    check_classifier,
+    load_reward_head,
+    load_reward_policy,
+    padding_token,
+)
 from unipref.engine.embeddings import embed, embed_spans
 from unipref.engine.head import token_logp
 from unipref.engine.loading import BUNDLED, fingerprint, load_model, load_tokenizer
@@ -22,7 +29,7 @@ from unipref.engine.readouts import (
     step_value_head,
     value_head,
 )
-from unipref.engine.scoring import reference_distribution, score
+from unipref.engine.scoring import reference_distribution, score, score_items
 from unipref.engine.skeleton import ModelFacts, model_facts
 from unipref.engine.weights import average, extrapolate, load_weights
 
@@ -36,20 +43,26 @@ __all__ = [
     "TokenMask",
     "Values",
     "activation_mask",
+    "as_classifier",
     "average",
+    "check_classifier",
     "class_head",
     "embed",
     "embed_spans",
     "extrapolate",
     "fingerprint",
     "load_model",
+    "load_reward_head",
+    "load_reward_policy",
     "load_tokenizer",
     "load_weights",
     "make_head",
     "model_facts",
+    "padding_token",
     "reference_distribution",
     "reward_head",
     "score",
+    "score_items",
     "step_value_head",
     "token_logp",
     "value_head",

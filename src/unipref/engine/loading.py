@@ -61,6 +61,7 @@ def load_model(
     trust_remote_code: bool = False,
     lora: Mapping[str, Any] | None = None,
     device: str | torch.device | None = None,
+    headless: bool = False,
 ) -> nn.Module:
     """A causal language model ready to be trained, in eval mode, from the hub, a folder, or the package ("bundled").
 
@@ -70,6 +71,7 @@ def load_model(
         dtype: "auto" keeps the checkpoint's own.
         lora: put a fresh LoRA adapter on the model: r, alpha, dropout, target_modules (others as peft names them;
             "merge" is for the saving side and ignored here). The base model is frozen.
+        headless: nothing will be read from its language head, so that a sequence classifier, which has none, will do.
 
     Raises:
         ConfigError: nothing is there, the architecture is no causal language model, or an option is unknown.
@@ -96,6 +98,7 @@ def load_model(
         remote = "trust_remote_code" in str(err) and not trust_remote_code
         step = "set trust_remote_code: true if you trust its authors" if remote else "check the name and the network"
         raise ConfigError(f"model: cannot load {os.fspath(name_or_path)!r}; {step} ({_first_line(err)})") from err
+    _refuse_classifier(location, model, headless)
     if device is not None:
         model = model.to(device)
     if adapter is not None:
@@ -113,6 +116,21 @@ def load_model(
             name = os.fspath(name_or_path)
             raise ConfigError(f"model_options.lora does not fit {name!r}: {_first_line(err)}") from err
     return model.eval()
+
+
+def _refuse_classifier(name: str, model: nn.Module, headless: bool) -> None:
+    """A saved classifier loads as a language model, too, with a head that is random or was never trained for it."""
+    saved = [each for each in model.config.architectures or () if each.endswith("ForSequenceClassification")]
+    if saved and not headless:
+        raise ConfigError(
+            f"model: {name} is a sequence classifier ({saved[0]}), which writes no text; as a reward model it scores "
+            "(scorer: reward_model) and can be trained further (method: bt)"
+        )
+    if saved and not os.path.isdir(name):
+        raise ConfigError(
+            f"model: {name} is a sequence classifier ({saved[0]}) of the hub; to train it further, download it and "
+            "give its folder"
+        )
 
 
 @contextmanager

@@ -79,8 +79,11 @@ def step_value_head(hidden_size: int) -> Head:
 
 
 def reward_head(hidden_size: int) -> Head:
-    """r(x, y): one linear unit on the last response token, trained together with the model; 0 before it is trained."""
-    return Head(_linear_from_zero(hidden_size, 1), at="last", detach=False)
+    """r(x, y): one linear unit on the last response token, trained together with the model; 0 before it is trained.
+
+    It has no bias, which no comparison would see, so that it is the `score` of transformers' sequence classifiers.
+    """
+    return Head(_linear_from_zero(hidden_size, 1, bias=False), at="last", detach=False)
 
 
 def class_head(hidden_size: int, n_classes: int) -> Head:

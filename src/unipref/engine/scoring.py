@@ -11,7 +11,7 @@ from unipref.core.errors import ConfigError
 from unipref.core.tries import Trie, TrieBatch, pack
 from unipref.engine.policy import Distribution, Policy
 
-__all__ = ["chunks", "forward_only", "reference_distribution", "score"]
+__all__ = ["chunks", "forward_only", "reference_distribution", "score", "score_items"]
 
 
 @contextmanager
@@ -50,6 +50,21 @@ def score(
             items = iter(np.split(logp, np.cumsum(batch.length.numpy())[:-1]))
             for i in chunk:
                 results[i] = [next(items).copy() for _ in range(tries[i].n_items)]
+    return results
+
+
+def score_items(
+    policy: Policy, tries: Sequence[Trie], *, head: str = "reward_head", max_tokens: int = 16384
+) -> list[np.ndarray]:
+    """Per trie (n_items,) float32, or (n_items, C): what the policy's `head` says of each item, without gradient."""
+    results: list[np.ndarray] = [np.empty(0)] * len(tries)
+    with forward_only(policy, reference=False):
+        for chunk in chunks(tries, max_tokens):
+            batch = pack([tries[i] for i in chunk]).to(policy.device)
+            values = policy(batch, want=(head,)).heads[head].float().cpu().numpy()
+            ends = np.cumsum([tries[i].n_items for i in chunk])
+            for i, part in zip(chunk, np.split(values, ends[:-1]), strict=True):
+                results[i] = part.copy()
     return results
 
 

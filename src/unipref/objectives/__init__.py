@@ -22,6 +22,7 @@ from unipref.objectives.discrepancies import (
     saturating,
     square,
     tempered,
+    transport,
 )
 from unipref.objectives.lists import (
     ListLoss,
@@ -42,6 +43,7 @@ from unipref.objectives.lists import (
 )
 from unipref.objectives.logic import STRUCTURES, SYMBOLIC, Structure, symbolic, symbolic_form
 from unipref.objectives.offsets import (
+    agreement_margin,
     centre,
     difference,
     length_gap,
@@ -92,6 +94,7 @@ from unipref.objectives.targets import (
     labels,
     log_ratio_of,
     logit,
+    majority,
     reach,
     smoothed,
     undoubted,
@@ -136,6 +139,7 @@ __all__ = [
     "across_prompts",
     "advantage",
     "affine",
+    "agreement_margin",
     "as_objective",
     "base_objective",
     "beside",
@@ -190,6 +194,7 @@ __all__ = [
     "logistic",
     "logit",
     "logp",
+    "majority",
     "margin",
     "matched",
     "mean_logp",
@@ -242,6 +247,7 @@ __all__ = [
     "token_mean",
     "token_score",
     "token_sum",
+    "transport",
     "undoubted",
     "value_head",
     "win_rate",

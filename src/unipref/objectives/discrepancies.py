@@ -25,6 +25,7 @@ __all__ = [
     "saturating",
     "square",
     "tempered",
+    "transport",
 ]
 
 
@@ -166,11 +167,32 @@ class linex(Regression):
 
 @dataclass(frozen=True, repr=False)
 class class_entropy(Part):
-    """-log softmax(z)[k] of a row of class scores z and the class k in 0 ... C - 1 that the target names."""
+    """-log softmax(z)[k] of a row of class scores z and the class k in 0 ... C - 1 that the target names.
+
+    Where the target has a share per class, the mean of this by their shares.
+    """
 
     def between(self, z: Tensor, target: Tensor, extra: float, weight: tuple[Tensor | float, Tensor | float]) -> Tensor:
-        """(N,) losses of (N, C) scores and (N,) classes. An offset moves all classes alike: `extra` does not enter."""
-        return weight[0] * F.cross_entropy(z, target.long(), reduction="none")
+        """(N,) losses of (N, C) scores and of (N,) classes, or (N, C) shares that add up to 1.
+
+        An offset moves all classes alike: `extra` does not enter.
+        """
+        goal = target.long() if target.ndim == 1 else target.to(z.dtype)
+        return weight[0] * F.cross_entropy(z, goal, reduction="none")
+
+
+@dataclass(frozen=True, repr=False)
+class transport(Part):
+    """How far the shares softmax(z) of ordered classes have to be carried to become the target's: Wasserstein's W1.
+
+    sum_j |F_j - G_j| of the two cumulated shares, in steps from one class to the next: a wrong class costs by how far
+    it is from the right one, which cross-entropy does not see. Where both agree the gradient is 0.
+    """
+
+    def between(self, z: Tensor, target: Tensor, extra: float, weight: tuple[Tensor | float, Tensor | float]) -> Tensor:
+        """(N,) losses of (N, C) scores and (N, C) shares that add up to 1. `extra` does not enter."""
+        ahead = (torch.softmax(z, dim=1) - target.to(z.dtype)).cumsum(dim=1)
+        return weight[0] * ahead[:, :-1].abs().sum(dim=1)  # the last is 1 - 1
 
 
 @dataclass(frozen=True, repr=False)

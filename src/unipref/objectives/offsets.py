@@ -14,6 +14,7 @@ from unipref.objectives.statistics import kl_baseline
 from unipref.objectives.units import pair, point
 
 __all__ = [
+    "agreement_margin",
     "centre",
     "difference",
     "length_gap",
@@ -53,6 +54,20 @@ class strength_margin(Part):
         """(P,)"""
         given = batch.pairs.get("margin")
         return 0.0 if given is None else -self.scale * wide(given.detach()).nan_to_num()
+
+
+@dataclass(frozen=True, repr=False)
+class agreement_margin(Part):
+    """-scale * |2 p - 1|: a lead that grows with how far the pair's voters agree; none where they are split."""
+
+    scale: float = 1.0
+
+    flips = False
+
+    def __call__(self, batch: Batch, unit: pair) -> Tensor | float:
+        """(P,), or a number where every row is hard."""
+        p = unit.preferred(batch)
+        return -self.scale if p is None else -self.scale * (2 * p - 1).abs()
 
 
 @dataclass(frozen=True, repr=False)

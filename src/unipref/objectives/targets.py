@@ -18,6 +18,7 @@ __all__ = [
     "labels",
     "log_ratio_of",
     "logit",
+    "majority",
     "reach",
     "smoothed",
     "undoubted",
@@ -86,6 +87,16 @@ class undoubted(Part):
 def _check(flip: float) -> None:
     if not 0 <= flip < 0.5:
         raise ConfigError(f"flip must be in [0, 0.5): {flip} would reward the rejected side as often as the chosen one")
+
+
+@dataclass(frozen=True, repr=False)
+class majority(Part):
+    """1 where p is above one half, 0 below, 1/2 at a split: a vote's winner, without by how much."""
+
+    def __call__(self, batch: Batch, unit: pair | point) -> Tensor | float:
+        """(N,), or 1.0 where every row is hard."""
+        p = labels()(batch, unit)
+        return 0.5 * (1 + torch.sign(2 * p - 1)) if isinstance(p, Tensor) else p
 
 
 @dataclass(frozen=True, repr=False)

@@ -109,7 +109,9 @@ class Term(Part):
         """(N,) example weights; 0 for rows that do not count, such as those with a missing reward."""
         weight = self.unit.weight(batch)
         for name in self._observed:
-            weight = weight * self.unit.holds(~batch.item(name).isnan(), batch)
+            missing = batch.item(name).isnan()
+            missing = missing.any(dim=1) if missing.ndim == 2 else missing  # a vector counts where it is whole
+            weight = weight * self.unit.holds(~missing, batch)
         return weight
 
     @cached_property
@@ -363,12 +365,21 @@ class Objective(Part):
         """
         return self.loss(Batch.from_fields(clock=clock, **fields)).total
 
+    @property
+    def trains_reward(self) -> bool:
+        """Whether what it prefers by is the "reward_head" alone, so that a reward model is trained and no policy."""
+        read = {name for part in self._first().score.walk() for name in (*part.reads, *part.token_reads)}
+        return read == {"reward_head"}
+
+    def _first(self) -> Term:
+        """The first preference term, or the first that is no state's own where there is none."""
+        policy = [term for term in self.terms if term.role != "state"]
+        return next((t for t in policy if t.role == "preference"), (policy or self.terms)[0])
+
     @torch.no_grad()
     def implicit_reward(self, batch: Batch) -> Tensor:
         """(I,) the score of the first preference term (of the first term that reads log-probs where there is none)."""
-        policy = [term for term in self.terms if term.role != "state"]
-        term = next((t for t in policy if t.role == "preference"), (policy or self.terms)[0])
-        score = term.score(batch).detach()
+        score = self._first().score(batch).detach()
         return score if score.ndim == 1 else score.sum(1)  # a score per segment adds up to that of the response
 
     def diagnostics(self, batch: Batch, denominators: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

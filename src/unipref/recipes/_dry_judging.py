@@ -15,6 +15,7 @@ from unipref.recipes._cost import JudgeCost
 from unipref.recipes._dry_bench import TIMED_TEXTS, Bench, keys_of, make_up, sizes_of
 from unipref.recipes._dry_training import Training
 from unipref.recipes._judging import compared, judge_pairs, judging_precision
+from unipref.recipes._reward_backbone import all_rewards, run_trains_reward
 from unipref.recipes._run import RunData
 from unipref.recipes._work import (
     FORWARD,
@@ -57,7 +58,8 @@ class Judging:
         tokenizer, t_tokenizer = bench.timed(lambda: load_tokenizer(recipe.model, trust_remote_code=trust))
 
         def load() -> tuple[Policy, str]:
-            model = load_model(recipe.model, dtype="float32", trust_remote_code=trust)
+            headless = all_rewards(recipe)
+            model = load_model(recipe.model, dtype="float32", trust_remote_code=trust, headless=headless)
             policy = Policy(model).to(device).eval()
             return policy, fingerprint(policy)
 
@@ -92,6 +94,13 @@ class Judging:
             if not cost.left:
                 yield cost
                 continue
+            if cost.run != "reference" and run_trains_reward(recipe, cost.run):  # scored once, and writes nothing
+                work = work_of(shape, groups_of(sizes, budget), FORWARD, path=path)
+                evaluation = forward.seconds(work) + t_rows
+                cost.seconds = {"loading": t_tokenizer + t_load, "encoding": t_encode, "evaluation": evaluation}
+                cost.flops, cost.forwards, cost.disk = work.flops, work.forwards, n_bytes
+                yield cost
+                continue
             before = weights if reference == recipe.model else f"after {reference}"
             work = drawn_work.times(2)
             for model in (before if cost.run == "reference" else f"after {folder}", before):
@@ -114,7 +123,9 @@ class Judging:
         for run, seed, folder, reference in finals:
             left = not (self.bench.resume and (folder / "evaluation.json").exists())
             yield JudgeCost(run, seed, left=left), folder, reference
-        _, seed, _, reference = finals[0]
+        if all_rewards(self.recipe):
+            return
+        _, seed, _, reference = next(final for final in finals if not run_trains_reward(self.recipe, final[0]))
         folder = self.bench.folder / "shared"
         left = not (self.bench.resume and (folder / "reference.json").exists())
         yield JudgeCost("reference", seed, left=left), folder, reference
@@ -124,7 +135,7 @@ class Judging:
         chosen: dict[str, Example] = {}
         for example in examples:
             chosen.setdefault(example.record.conversation, example)
-        if not self.recipe.sampling.prompts:
+        if not self.recipe.sampling.prompts or all_rewards(self.recipe):
             return [], []
         records, _ = limit_records([example.record for example in chosen.values()], self.recipe.sampling.prompts)
         kept = [chosen[record.conversation] for record in records]

@@ -43,12 +43,19 @@ def judging_precision(recipe: Recipe) -> tuple[torch.device, str]:
     return device, "float32" if device.type == "cpu" else resolve_precision(recipe.train.precision, device)
 
 
-def judge_pairs(recipe: Recipe, examples: Sequence[Example], *, seed: int) -> list[dict[str, Any]]:
-    """A row for every comparison of `examples`, whose log-probabilities "logp" and "ref_logp" are filled in."""
+def judge_pairs(
+    recipe: Recipe, examples: Sequence[Example], *, seed: int, reward: Sequence[Sequence[float]] | None = None
+) -> list[dict[str, Any]]:
+    """A row for every comparison of `examples`, whose log-probabilities "logp" and "ref_logp" are filled in.
+
+    Args:
+        reward: of a reward model, per example and item; log-probabilities are then not read.
+    """
     return pair_rows(
         [e.record for e in examples],
-        logp=[e.ref_logp["logp"] for e in examples],
-        ref_logp=[e.ref_logp["ref_logp"] for e in examples],
+        logp=[e.trie.scored if reward is not None else e.ref_logp["logp"] for e in examples],
+        ref_logp=None if reward is not None else [e.ref_logp["ref_logp"] for e in examples],
+        reward=reward,
         aux=recipe.scores,
         seed=seed,
     )

@@ -26,7 +26,8 @@ from unipref.training import PreferenceTrainer
 
 __all__ = ["SLOW_SCORERS", "Ledger", "Peak", "Peek", "Steps", "Watch", "now"]
 
-SLOW_SCORERS = frozenset({"reward_model", "classifier"})  # a model per text: a few texts are timed instead of all
+# a model per text: a few texts are timed instead of all
+SLOW_SCORERS = frozenset({"cdr", "classifier", "flr", "metametrics", "r3", "reward_model"})
 
 
 class Watch(Workbench):

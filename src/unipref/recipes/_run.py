@@ -20,7 +20,7 @@ from unipref.core.records import Record
 from unipref.data import DataReport, is_heldout, limit_records, read_records, split_records
 from unipref.engine import Policy
 from unipref.recipes._collecting import collected
-from unipref.recipes.config import DesignerObjective, Recipe, ScorerChoice, Stage
+from unipref.recipes.config import DataSplit, DesignerObjective, Recipe, ScorerChoice, Stage
 from unipref.recipes.stage import run_stage, stage_done
 from unipref.recipes.workbench import Workbench
 from unipref.rewards import DesignerObjectives, Judges, make_scorer
@@ -128,24 +128,7 @@ def read_data(
     Raises:
         ConfigError: no record is held out.
     """
-    options = recipe.data
-    records, report = read_records(options.train, format=options.format, strict=options.strict)
-    report.notes += _not_collected(recipe)
-    told: dict[str, Any] = {"train": report.to_dict()}
-    if options.eval is None:
-        train, heldout = split_records(records, share=options.eval_share)
-    else:
-        train = records
-        heldout, held_report = read_records(options.eval, format=options.format, strict=options.strict)
-        told["eval"] = held_report.to_dict()
-        inside = {record.conversation for record in heldout}
-        kept = [record for record in train if record.conversation not in inside]
-        told["overlap_with_eval"] = len(train) - len(kept)
-        train = kept
-    if not heldout:
-        raise ConfigError("no record is held out; raise data.eval_share or give data.eval")
-    train = limit_records(train, options.limit)[0] if options.limit else train
-    heldout = limit_records(heldout, options.eval_limit)[0] if options.eval_limit else heldout
+    train, heldout, report, told = read_split(recipe.data, notes=_not_collected(recipe))
     if recipe.collect is not None and folder is not None:
         train, report = _collected(recipe, train, "train", folder, store, console)
         heldout, held_report = _collected(recipe, heldout, "heldout", folder, store, console)
@@ -195,6 +178,48 @@ def read_data(
         console.print(report.describe())
         console.print(f"{len(train)} records to train on, {len(heldout)} held out (no conversation is in both).")
     return RunData(train, validation, heldout, told, designer, report, judges)
+
+
+def read_split(
+    options: DataSplit, *, notes: Sequence[str] = ()
+) -> tuple[list[Record], list[Record], DataReport, dict[str, Any]]:
+    """Records to train on, records held out, the account of the training file, and what `data.json` says of both.
+
+    Training loses the conversations that a held-out file of its own has too; they are counted.
+
+    Args:
+        notes: told with the account of the training file.
+
+    Raises:
+        ConfigError: no record is held out.
+    """
+    how = {
+        "format": options.format,
+        "strict": options.strict,
+        "domain_field": options.domain_column,
+        "user_field": options.user_column,
+    }
+    sources = (options.train,) if isinstance(options.train, str) else options.train
+    read = [read_records(source, **how) for source in sources]
+    records = [record for found, _ in read for record in found]
+    report = read[0][1] if len(read) == 1 else DataReport.merged([found for _, found in read])
+    report.notes += notes
+    told: dict[str, Any] = {"train": report.to_dict()}
+    if options.eval is None:
+        train, heldout = split_records(records, share=options.eval_share)
+    else:
+        train = records
+        heldout, held_report = read_records(options.eval, **how)
+        told["eval"] = held_report.to_dict()
+        inside = {record.conversation for record in heldout}
+        kept = [record for record in train if record.conversation not in inside]
+        told["overlap_with_eval"] = len(train) - len(kept)
+        train = kept
+    if not heldout:
+        raise ConfigError("no record is held out; raise data.eval_share or give data.eval")
+    train = limit_records(train, options.limit)[0] if options.limit else train
+    heldout = limit_records(heldout, options.eval_limit)[0] if options.eval_limit else heldout
+    return train, heldout, report, told
 
 
 def _collected(

@@ -12,9 +12,11 @@ from rich.console import Console
 
 import unipref
 from unipref.core.io import read_jsonl, write_json, write_text
+from unipref.data import one_pair_each
 from unipref.engine import Policy, load_model, load_tokenizer
 from unipref.evaluate import alarms, differences, dynamics, fronts, summarise, summarise_reference
 from unipref.recipes._judging import Rows, compared, judge_pairs, judging_precision, sample
+from unipref.recipes._reward_backbone import all_rewards, rewards_of, run_trains_reward
 from unipref.recipes._run import (
     RunData,
     described,
@@ -137,15 +139,21 @@ def _judge_all(
         for final in finals:
             path = final.folder / "evaluation.json"
             if not (resume and path.exists()):
-                found = _judge(recipe, data, final.model, final.reference, store, seed=final.seed)
+                if run_trains_reward(recipe, final.run):
+                    found = _judge_rewards(recipe, data, final)
+                else:
+                    found = _judge(recipe, data, final.model, final.reference, store, seed=final.seed)
                 write_json(path, {"seed": final.seed, "pairs": found.pairs, "generations": found.generations})
             saved = json.loads(path.read_text(encoding="utf-8"))
             whole = rows.setdefault(final.run, Rows([], []))
             whole.pairs += saved["pairs"]
             whole.generations += saved["generations"]
+        if all_rewards(recipe):  # no policy was trained, and so there is none before alignment either
+            return rows
+        policy = next(final for final in finals if not run_trains_reward(recipe, final.run))
         path = folder / "shared" / "reference.json"
         if not (resume and path.exists()):
-            found = _judge(recipe, data, finals[0].reference, finals[0].reference, store, seed=finals[0].seed)
+            found = _judge(recipe, data, policy.reference, policy.reference, store, seed=policy.seed)
             write_json(path, {"pairs": found.pairs, "generations": found.generations})
         saved = json.loads(path.read_text(encoding="utf-8"))
         rows["reference"] = Rows(saved["pairs"], saved["generations"])
@@ -167,12 +175,23 @@ def _judge(recipe: Recipe, data: RunData, model: Path | str, reference: str, sto
     return Rows(judge_pairs(recipe, examples, seed=seed), written)
 
 
+def _judge_rewards(recipe: Recipe, data: RunData, final: _Final) -> Rows:
+    """Held-out pairs under a reward model; it writes nothing, and no reference is run."""
+    tokenizer = load_tokenizer(str(final.model), trust_remote_code=recipe.model_options.trust_remote_code)
+    pairs, _ = one_pair_each(compared(data.heldout))
+    examples, _ = examples_of(pairs, tokenizer, max_length=recipe.data.max_length)
+    rewards = rewards_of(recipe, final.run, examples, final.model)
+    return Rows(judge_pairs(recipe, examples, seed=final.seed, reward=rewards), [])
+
+
 # ---- the summary ----
 
 
 def _summarise(recipe: Recipe, data: RunData, finals: Sequence[_Final], rows: Mapping[str, Rows]) -> dict[str, Any]:
     names = recipe.scores
-    reference = summarise_reference(rows["reference"].pairs, rows["reference"].generations, designer=names)
+    reference = None
+    if "reference" in rows:
+        reference = summarise_reference(rows["reference"].pairs, rows["reference"].generations, designer=names)
     runs: dict[str, Any] = {}
     for run in recipe.run_plan():
         mine = [final for final in finals if final.run == run]
@@ -191,6 +210,8 @@ def _summarise(recipe: Recipe, data: RunData, finals: Sequence[_Final], rows: Ma
             "diagnostics": _diagnostics(logs),
             "dynamics": _dynamics(logs),
         }
+        if run_trains_reward(recipe, run):
+            found |= {"reward_model": True, "dynamics": []}
         found["alarms"] = alarms(
             logs, found, reference=reference, method=mine[0].method, bounds=recipe.train_of(stage).bounds.model_dump()
         )
@@ -220,7 +241,7 @@ def _fronts(recipe: Recipe, rows: Mapping[str, Rows]) -> list[dict[str, Any]]:
             asked.families,
             [(axis.metric, signs[axis.better]) for axis in asked.axes],
             designer=recipe.scores,
-            reference=(rows["reference"].pairs, rows["reference"].generations),
+            reference=(rows["reference"].pairs, rows["reference"].generations) if "reference" in rows else None,
             name=name,
         )
         for name, asked in recipe.fronts.items()

@@ -33,6 +33,7 @@ from unipref.evaluate import (
     temperature_of,
 )
 from unipref.recipes._judging import Rows, compared, judge_pairs, judging_precision, sample
+from unipref.recipes._reward_backbone import trains_reward
 from unipref.recipes._run import (
     RunData,
     described,
@@ -363,7 +364,9 @@ def _check_validation(plan: _Plan, data: RunData) -> None:
 
 
 def _lack(plan: _Plan, method: Method, records: Sequence[Record]) -> str:
-    """What the data or the recipe lack for `method`; empty where nothing."""
+    """What the data or the recipe lack for `method`, or why it is no policy; empty where nothing."""
+    if trains_reward(method.stage):
+        return "it trains a reward model, which has no log-probabilities to compare; train it with `unipref align`"
     try:
         own = {"stages": [], "runs": {method.name: [method.stage.model_dump(mode="json")]}}
         own |= {"controls": {}, "fronts": {}}  # they name the recipe's own runs

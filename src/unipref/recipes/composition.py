@@ -6,6 +6,7 @@ from typing import Any
 from unipref.core.cards import Card
 from unipref.core.errors import ConfigError
 from unipref.data import Operator
+from unipref.data.pair_questions import PairQuestion
 from unipref.objectives import Objective, Term, as_objective
 
 __all__ = ["Composition", "Loop", "collected_by", "rounds_of"]
@@ -21,12 +22,14 @@ class Composition:
             training (the first round: from the model that it starts from); 0 stays.
         merges: a loop's last round that trains nothing: its model is the mean of the models of the rounds before,
             weighted for the least loss on the records, with the model that the loop started from as reference.
+        judge: what is trained is no policy but a judge of pairs, which is asked this; None otherwise.
     """
 
     objective: Objective | Term
     operators: tuple[Operator, ...] = ()
     momentum: float = 0.0
     merges: bool = False
+    judge: PairQuestion | None = None
 
 
 @dataclass(frozen=True)

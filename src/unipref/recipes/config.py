@@ -1,7 +1,7 @@
 """The recipe: what a run is made of, as frozen models that refuse what they do not know before anything is loaded."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -34,19 +34,25 @@ __all__ = [
     "Collect",
     "DataOperator",
     "DataOptions",
+    "DataSplit",
     "DesignerObjective",
     "Front",
     "Lora",
     "ModelOptions",
+    "Name",
     "Recipe",
     "Reference",
     "Sampling",
     "ScorerChoice",
+    "Section",
     "Stage",
     "TrainOptions",
     "bundled_recipes",
     "find_recipe",
+    "load_as",
     "load_recipe",
+    "not_there",
+    "refuse",
 ]
 
 # Booleans are refused where numbers are expected, and a quoted "16" is not a number.
@@ -58,6 +64,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]  # become
 
 
 T = TypeVar("T")
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 def _fault(words: str) -> PydanticCustomError:
@@ -89,11 +96,13 @@ Names = Annotated[  # a name or a list of names
 ]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A part of a recipe, which refuses keys that it does not know."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Lora(_Section):
+class Lora(Section):
     """Low-rank adapters instead of full fine-tuning; the adapter switched off is the reference."""
 
     r: Count = Field(16, description="rank of the adapters")
@@ -103,7 +112,7 @@ class Lora(_Section):
     merge: bool = Field(True, description="write the merged model; false writes the adapter alone")
 
 
-class ModelOptions(_Section):
+class ModelOptions(Section):
     """How the model is loaded."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type of the weights")
@@ -111,7 +120,7 @@ class ModelOptions(_Section):
     trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
 
 
-class Reference(_Section):
+class Reference(Section):
     """One of the models that the policy is compared with. A plain string is its `model`."""
 
     model: str = Field(description="hub id, local path, or `model`: the model that the stage starts from")
@@ -144,7 +153,7 @@ def _checks_exist(codes: tuple[str, ...]) -> tuple[str, ...]:
     return codes
 
 
-class DataOptions(_Section):
+class DataSplit(Section):
     """Which preferences are read and how they are split."""
 
     train: str = Field(
@@ -160,16 +169,23 @@ class DataOptions(_Section):
     format: Annotated[str, AfterValidator(_format_exists)] = Field(
         "auto", description="the rows' format; `auto` recognises it"
     )
+    domain_column: str = Field("domain", description="the column that names a row's domain")
+    user_column: str = Field("user", description="the column that names whose preference a row is")
+    strict: bool = Field(False, description="a faulty row is an error; otherwise it is set aside and counted")
+
+
+class DataOptions(DataSplit):
+    """Which preferences are read, how they are split, and how much of a text is."""
+
     max_length: Count = Field(
         512, description="tokens of context and response together; longer ones are cut and counted"
     )
-    strict: bool = Field(False, description="a faulty row is an error; otherwise it is set aside and counted")
     accept: Annotated[tuple[str, ...], AfterValidator(_checks_exist)] = Field(
         (), description="findings of `unipref doctor` that were looked at: train in spite of these errors"
     )
 
 
-class DesignerObjective(_Section):
+class DesignerObjective(Section):
     """A goal of the designer's own: a scorer of responses and how much it counts."""
 
     scorer: str = Field(description="what scores a response; `unipref methods --kind scorer` lists them")
@@ -185,7 +201,7 @@ class DesignerObjective(_Section):
     )
 
 
-class ScorerChoice(_Section):
+class ScorerChoice(Section):
     """A scorer with its options: what labels collected answers, or a judge, which grades and never enters a reward."""
 
     scorer: str = Field(description="what scores a response; `unipref methods --kind scorer` lists them")
@@ -200,7 +216,7 @@ class ScorerChoice(_Section):
         try:
             make_scorer(self.model_dump())
         except UniprefError as err:
-            _refuse([(("options",) if self.options else ("scorer",), str(err))])
+            refuse([(("options",) if self.options else ("scorer",), str(err))])
         return self
 
     def same_as(self, other: "ScorerChoice | DesignerObjective") -> bool:
@@ -210,7 +226,7 @@ class ScorerChoice(_Section):
         return make_scorer(self.model_dump()) == make_scorer({"scorer": other.scorer, "options": other.options})
 
 
-class Collect(_Section):
+class Collect(Section):
     """Preference pairs from the start model's own answers: `data.train` gives the prompts, a scorer the labels.
 
     The start model is the recipe's `model`. It answers once, before anything is trained, and all runs train on these
@@ -238,7 +254,7 @@ class Collect(_Section):
     )
 
 
-class Axis(_Section):
+class Axis(Section):
     """One axis of a front."""
 
     metric: str = Field(
@@ -247,7 +263,7 @@ class Axis(_Section):
     better: Literal["higher", "lower"] = Field(description="which side of it is wanted")
 
 
-class Front(_Section):
+class Front(Section):
     """Runs as points, methods as families of runs, and the area that each family reaches."""
 
     axes: Annotated[tuple[Axis, ...], Field(min_length=2, max_length=3)] = Field(description="two or three axes")
@@ -256,7 +272,7 @@ class Front(_Section):
     )
 
 
-class Bounds(_Section):
+class Bounds(Section):
     """Beyond these an alarm is raised in the log and the report."""
 
     chosen_drift: Float = Field(
@@ -280,7 +296,7 @@ def _trackers(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
-class TrainOptions(_Section):
+class TrainOptions(Section):
     """How weights are moved."""
 
     learning_rate: Positive = Field(1e-5, description="peak learning rate")
@@ -312,7 +328,7 @@ class TrainOptions(_Section):
     bounds: Bounds = Field(Bounds(), description="when alarms are raised")
 
 
-class _Changes(_Section):
+class _Changes(Section):
     def as_written(self) -> dict[str, Any]:
         """The settings that were given, without the rest."""
         return self.model_dump(mode="json", exclude_unset=True)
@@ -352,7 +368,7 @@ def _operator_exists(key: str) -> str:
     return key
 
 
-class DataOperator(_Section):
+class DataOperator(Section):
     """A change of the data before they are trained on. A plain string is its `operator`."""
 
     operator: Annotated[str, AfterValidator(_operator_exists)] = Field(
@@ -375,14 +391,14 @@ def _plain_operator(value: Any) -> Any:
 def _check_options(key: str, options: dict[str, Any]) -> None:
     card = _card(key)
     unknown = [name for name in options if name not in card.options]
-    _refuse((("options", name), f"{key} has no option {name!r}{nearest(name, card.options)}") for name in unknown)
+    refuse((("options", name), f"{key} has no option {name!r}{nearest(name, card.options)}") for name in unknown)
     try:
         card.build(**options)
     except (ValueError, TypeError) as err:
-        _refuse([(("options",), str(err))])
+        refuse([(("options",), str(err))])
 
 
-class Stage(_Section):
+class Stage(Section):
     """One training run: a method with its options, on the model that the stage before left.
 
     A loop is a stage for each of its rounds, called NAME-1, NAME-2, ...
@@ -415,7 +431,7 @@ class Stage(_Section):
         _check_options(self.method, self.options)
         n_rounds = len(rounds_of(_card(self.method), self.options))
         if self.round is not None and self.round >= n_rounds:
-            _refuse([(("round",), f"{self.method} has {n_rounds} rounds, counted from 0; there is no {self.round}")])
+            refuse([(("round",), f"{self.method} has {n_rounds} rounds, counted from 0; there is no {self.round}")])
         return self
 
     def in_rounds(self) -> list["Stage"]:
@@ -438,7 +454,7 @@ class Stage(_Section):
         return collected_by(_card(self.method), self.options)
 
 
-class Sampling(_Section):
+class Sampling(Section):
     """What the trained models write for the report."""
 
     prompts: Annotated[Int, Field(ge=0)] = Field(64, description="held-out prompts to answer; 0: none")
@@ -450,7 +466,7 @@ class Sampling(_Section):
     seed: Annotated[Int, Field(ge=0)] = Field(0, description="seed of the draw")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A validated recipe. `load_recipe` makes one from a file or a mapping; errors there are `ConfigError`s."""
 
     name: Name = Field("recipe", description="the run folder is runs/NAME; a file's own name stands in for it")
@@ -529,8 +545,8 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> "Recipe":
         if not self.stages and not self.runs:
-            _refuse([(("stages",), "nothing to train: give `stages`, such as [{method: dpo}], or `runs`")])
-        _refuse(
+            refuse([(("stages",), "nothing to train: give `stages`, such as [{method: dpo}], or `runs`")])
+        refuse(
             [
                 *self._name_faults(),
                 *self._objective_faults(),
@@ -556,6 +572,15 @@ class Recipe(_Section):
             if twice:
                 key = ("runs", name) if self.runs else ("stages",)
                 yield key, f"two stages are called {twice[0]!r}; give one of them a `name`"
+            rewards = [as_objective(stage.composition.objective).trains_reward for stage in stages]
+            for stage, before, here in zip(stages[1:], rewards, rewards[1:], strict=False):
+                if before and not here:
+                    key = ("runs", name) if self.runs else ("stages",)
+                    yield (
+                        key,
+                        f"{stage.label} would go on from a reward model, which writes no text; make it a run of its "
+                        "own (runs:)",
+                    )
         lists = {("stages",): self.stages, **{("runs", name): stages for name, stages in self.runs.items()}}
         for key, stages in lists.items():
             for index, stage in enumerate(stages):
@@ -625,7 +650,12 @@ class Recipe(_Section):
         if self.model_options.lora is None or self.model_options.lora.merge:
             return
         for run, stages in self.run_plan().items():
-            if len(stages) > 1 or any(stage.composition.momentum for stage in stages):
+            if any(as_objective(stage.composition.objective).trains_reward for stage in stages):
+                yield (
+                    ("model_options", "lora", "merge"),
+                    f"{run} trains a reward model, which is saved whole so that it loads by itself; set merge: true",
+                )
+            elif len(stages) > 1 or any(stage.composition.momentum for stage in stages):
                 yield (
                     ("model_options", "lora", "merge"),
                     f"{run} has stages or rounds that go on from whole weights, and an adapter alone is none; "
@@ -657,7 +687,7 @@ def _card(key: str) -> Card:
     return get_method(key)
 
 
-def _refuse(faults: Iterable[tuple[Key, str]]) -> None:
+def refuse(faults: Iterable[tuple[Key, str]]) -> None:
     """Raise `faults`, if there are any, each at its key below the model being validated."""
     found = list(faults)
     if found:
@@ -676,7 +706,7 @@ _EXPECTED = {
 }
 
 
-def _faults(err: ValidationError, values: Any) -> list[tuple[Key, str]]:
+def _faults(err: ValidationError, values: Any, keys: Callable[[Key], list[str]]) -> list[tuple[Key, str]]:
     """Key path and message of every fault, in the order of the recipe's keys."""
     faults: list[tuple[Key, str]] = []
     for item in err.errors(include_url=False):
@@ -686,7 +716,7 @@ def _faults(err: ValidationError, values: Any) -> list[tuple[Key, str]]:
         elif item["type"] == "missing":
             faults.append(((*key, item["loc"][-1]), "this key is required"))
         elif item["type"] == "extra_forbidden":
-            faults.append((key, f"unknown key{nearest(str(key[-1]), _known_keys(key[:-1]))}"))
+            faults.append((key, f"unknown key{nearest(str(key[-1]), keys(key[:-1]))}"))
         elif item["type"] == "words":
             faults.append((key, item["msg"]))
         else:
@@ -779,6 +809,26 @@ def load_recipe(
     Raises:
         ConfigError: one message with every fault found: file, line, key, what was expected and what arrived.
     """
+    return load_as(
+        Recipe, source, overrides, keys=_known_keys, missing=_missing_files if validate_files else None, full=full
+    )
+
+
+def load_as(
+    kind: type[_Kind],
+    source: str | Path | Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    keys: Callable[[Key], list[str]],
+    missing: Callable[[_Kind], list[tuple[Key, str]]] | None = None,
+    full: bool = False,
+) -> _Kind:
+    """A recipe of another `kind` from `source`, as `load_recipe` reads one.
+
+    Args:
+        keys: the known keys of the section at a key.
+        missing: files that are named and not there, by key; None: nothing is looked for.
+    """
     raw = Source("recipe", source) if isinstance(source, Mapping) else read_yaml(find_recipe(source))
     name = {} if isinstance(source, Mapping) else {"name": find_recipe(source).stem}
     if full and "full" not in raw.values:
@@ -790,7 +840,7 @@ def load_recipe(
         for override in overrides:
             variant = variant.with_override(override)
         variant = replace(variant, values={**name, **variant.values})
-        parsed, found = _validated(variant, validate_files=validate_files)
+        parsed, found = _validated(kind, variant, keys, missing)
         recipe = recipe or parsed
         faults = {**found, **faults}
     if faults:
@@ -799,14 +849,19 @@ def load_recipe(
     return recipe
 
 
-def _validated(source: Source, *, validate_files: bool) -> tuple[Recipe | None, dict[Key, str]]:
+def _validated(
+    kind: type[_Kind],
+    source: Source,
+    keys: Callable[[Key], list[str]],
+    missing: Callable[[_Kind], list[tuple[Key, str]]] | None,
+) -> tuple[_Kind | None, dict[Key, str]]:
     """The recipe, or what is wrong by key, each with its place."""
     recipe, faults = None, []
     try:
-        recipe = Recipe.model_validate(source.values)
-        faults = _missing_files(recipe) if validate_files else []
+        recipe = kind.model_validate(source.values)
+        faults = [] if missing is None else missing(recipe)
     except ValidationError as err:
-        faults = _faults(err, source.values)
+        faults = _faults(err, source.values, keys)
     told: dict[Key, str] = {}
     for key, words in faults:
         told.setdefault(key, ": ".join(filter(None, (source.place(key), dotted(key), words))))
@@ -817,13 +872,19 @@ _FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt", ".yaml")
 
 
 def _missing_files(recipe: Recipe) -> list[tuple[Key, str]]:
-    """Paths in the recipe that lead nowhere; what looks like a hub id is left alone."""
-    named: list[tuple[Key, str | None]] = [
-        (("data", "train"), recipe.data.train),
-        (("data", "eval"), recipe.data.eval),
-        (("model",), recipe.model),
-        *((("references", i, "model"), ref.model) for i, ref in enumerate(recipe.references)),
-    ]
+    """Paths in the recipe that lead nowhere."""
+    return not_there(
+        [
+            (("data", "train"), recipe.data.train),
+            (("data", "eval"), recipe.data.eval),
+            (("model",), recipe.model),
+            *((("references", i, "model"), ref.model) for i, ref in enumerate(recipe.references)),
+        ]
+    )
+
+
+def not_there(named: Iterable[tuple[Key, str | None]]) -> list[tuple[Key, str]]:
+    """Of paths by key those that lead nowhere; what looks like a hub id is left alone."""
     return [
         (key, f"there is no file or folder {value!r}; paths start at the current folder")
         for key, value in named

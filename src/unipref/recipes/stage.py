@@ -30,8 +30,18 @@ from unipref.data import (
     responses_of,
     token_columns,
 )
-from unipref.engine import Policy, extrapolate, load_model, load_tokenizer, make_head
+from unipref.data.pair_questions import PairQuestion
+from unipref.engine import (
+    Policy,
+    check_classifier,
+    extrapolate,
+    load_model,
+    load_reward_head,
+    load_tokenizer,
+    make_head,
+)
 from unipref.objectives import Objective, as_objective, point
+from unipref.recipes._reward_backbone import write_judge, write_reward_model
 from unipref.recipes.columns import add_columns
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
 from unipref.recipes.merging import merge
@@ -286,10 +296,16 @@ def set_up(
     validation, kept = _prepared_validation(stage, validation)
     tokenizer = bench.tokenizer(start, lambda: load_stage_tokenizer(recipe, start))
     torch.manual_seed(seed)
-    policy = bench.policy(start, lambda: load_policy(recipe, start), same=recipe.model_options.lora is None)
+    headless = objective.trains_reward
+    policy = bench.policy(
+        start, lambda: load_policy(recipe, start, headless=headless), same=recipe.model_options.lora is None
+    )
     references = _live_references(recipe, objective, start)
     torch.manual_seed(seed)
     policy.heads.update(_heads(objective, policy, references.get("ref_logp") or policy, train))
+    if headless:
+        policy.heads.update(_trained_head(start))
+        check_classifier(policy)
     if options.gradient_checkpointing:
         policy.activation_checkpointing_enable()
 
@@ -422,7 +438,7 @@ def run_stage(
             _move_on(recipe, trainer.policy, folder, composition.momentum, earlier)
         told = {"steps": trainer.state.global_step, "best_step": trainer.state.best_global_step}
         told |= {"seconds": seconds, "tokens": tokens, "precision": precision}
-        _conclude(recipe, stage, trainer.policy, tokenizer, folder, hand_over, reports, **told)
+        _conclude(recipe, stage, trainer.policy, tokenizer, folder, hand_over, reports, ready.examples, **told)
     trainer.accelerator.wait_for_everyone()
     return model_folder
 
@@ -443,6 +459,12 @@ def _heads(
             n_classes=int(max(degrees)) + 1 if degrees else None,
         )
     return found
+
+
+def _trained_head(start: Path | str) -> dict[str, torch.nn.Module]:
+    """The head of a reward model that training goes on from; nothing where `start` is none."""
+    head = load_reward_head(start)
+    return {} if head is None else {"reward_head": head}
 
 
 def live_reference(recipe: Recipe, objective: Objective) -> str | None:
@@ -477,23 +499,26 @@ def load_stage_tokenizer(recipe: Recipe, start: Path | str) -> Any:
     return load_tokenizer(str(start), trust_remote_code=recipe.model_options.trust_remote_code)
 
 
-def load_policy(recipe: Recipe, start: Path | str, *, trained: bool = True) -> Policy:
+def load_policy(recipe: Recipe, start: Path | str, *, trained: bool = True, headless: bool = False) -> Policy:
     """A policy without heads, from `start`.
 
     Args:
         trained: with the recipe's adapters and dropout, ready to be trained; otherwise as a reference is.
+        headless: its log-probabilities will not be read, so that `start` may be a reward model.
     """
     lora = recipe.model_options.lora if trained else None
     drops = lora is not None and lora.dropout > 0
-    return Policy(_load(recipe.model_options, start, trained=trained), dropout=drops, longest=recipe.data.max_length)
+    model = _load(recipe.model_options, start, trained=trained, headless=headless)
+    return Policy(model, dropout=drops, longest=recipe.data.max_length)
 
 
-def _load(options: ModelOptions, start: Path | str, *, trained: bool) -> torch.nn.Module:
+def _load(options: ModelOptions, start: Path | str, *, trained: bool, headless: bool) -> torch.nn.Module:
     lora = options.lora.model_dump(exclude={"merge"}) if options.lora is not None and trained else None
     dtype = options.dtype
     if dtype == "auto" and options.lora is None:
         dtype = "float32"  # small updates vanish in bfloat16 weights; frozen ones keep the checkpoint's own type
-    return load_model(str(start), dtype=dtype, lora=lora, trust_remote_code=options.trust_remote_code)
+    trust = options.trust_remote_code
+    return load_model(str(start), dtype=dtype, lora=lora, trust_remote_code=trust, headless=headless)
 
 
 def _seconds_until(checkpoint: Path, metrics: Path) -> float:
@@ -502,12 +527,20 @@ def _seconds_until(checkpoint: Path, metrics: Path) -> float:
     return max((row["seconds"] for row in read_jsonl(metrics) if "seconds" in row and row["step"] <= step), default=0.0)
 
 
-def write_model(recipe: Recipe, policy: Policy, tokenizer: Any, folder: Path) -> None:
-    """Write what `AutoModelForCausalLM` and `AutoTokenizer` load; adapters are merged, for good, as the recipe says."""
+def write_model(
+    recipe: Recipe, policy: Policy, tokenizer: Any, folder: Path, judge: PairQuestion | None = None
+) -> None:
+    """Write what `AutoModelForCausalLM` and `AutoTokenizer` load; adapters are merged, for good, as the recipe says.
+
+    Args:
+        judge: what the model is asked, where it is a judge of pairs: kept beside it.
+    """
     model = _whole(recipe, policy)
     with writing_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        if judge is not None:
+            write_judge(temporary, judge)
 
 
 def _whole(recipe: Recipe, policy: Policy) -> torch.nn.Module:
@@ -560,7 +593,7 @@ def _merge(
     write_text(folder / "metrics.jsonl", "".join(to_json(row) + "\n" for row in tried))
     told = {"steps": 0, "best_step": None, "seconds": time.perf_counter() - began, "tokens": 0}
     told |= {"precision": precision, "weights": list(weights)}
-    _conclude(recipe, stage, policy, tokenizer, folder, hand_over, reports, **told)
+    _conclude(recipe, stage, policy, tokenizer, folder, hand_over, reports, examples, **told)
 
 
 def _conclude(
@@ -571,11 +604,14 @@ def _conclude(
     folder: Path,
     hand_over: Callable[[Policy, Any], None] | None,
     reports: Mapping[str, DataReport],
+    examples: Sequence[Example],
     **told: Any,
 ) -> None:
     """Write the model, or hand it over with no checkpoint left, and then what the stage says of itself."""
-    if hand_over is None:
-        write_model(recipe, policy, tokenizer, folder / "model")
+    if hand_over is None and as_objective(stage.composition.objective).trains_reward:
+        write_reward_model(recipe, stage, policy, tokenizer, folder / "model", examples)
+    elif hand_over is None:
+        write_model(recipe, policy, tokenizer, folder / "model", stage.composition.judge)
     else:
         hand_over(policy, tokenizer)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

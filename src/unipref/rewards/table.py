@@ -75,6 +75,9 @@ class PreferenceTable:
     def _check(self, n: int) -> None:
         if self.features.ndim != 2:
             raise ShapeError(f"features are (responses, numbers); they arrived as {self.features.shape}")
+        for name, values in (("features", self.features), ("contexts", self.contexts)):
+            if values is not None and np.asarray(values[:0]).dtype.kind not in "fiub":
+                raise DataError(f"{name} are real numbers; they arrived as {values.dtype}")
         sizes = {name: len(value) for name in _PER_PAIR if (value := getattr(self, name)) is not None}
         if set(sizes.values()) != {n}:
             raise ShapeError(f"columns of one table have one length: {sizes}")
@@ -99,6 +102,12 @@ class PreferenceTable:
             )
         if not (np.isfinite(self.weight) & (self.weight >= 0)).all():
             raise DataError("example weights are finite and at least 0")
+        odd = ~(np.isnan(self.margin) | (np.isfinite(self.margin) & (self.margin >= 0)))
+        if odd.any():
+            raise DataError(
+                f"the strength (margin) of comparison {int(odd.argmax())} is {self.margin[odd][0]}; it is finite and "
+                "at least 0, the label says which side it is for, and NaN stands where nobody said"
+            )
 
     def __len__(self) -> int:
         return len(self.p)

@@ -1,5 +1,7 @@
-"""Per-token log-probs, rewards and verdicts, found again by what they were computed from."""
+"""Per-token log-probs, rewards, verdicts and vectors of texts, found again by what they were computed from."""
 
-from unipref.store._scores import ScoreStore, StoreError, text_key, tokens_key
+from unipref.store._database import StoreError, text_key, tokens_key
+from unipref.store._features import FeatureStore, Found
+from unipref.store._scores import ScoreStore
 
-__all__ = ["ScoreStore", "StoreError", "text_key", "tokens_key"]
+__all__ = ["FeatureStore", "Found", "ScoreStore", "StoreError", "text_key", "tokens_key"]

@@ -5,61 +5,31 @@ version) and a *key* (what it was computed of: token ids and scored span, or tex
 is found again when only beta, the learning rate or the output folder change, and is never served for anything else.
 """
 
-import hashlib
 import json
 import sqlite3
-import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unipref.core.errors import ConfigError, UniprefError
-from unipref.core.records import Text
+from unipref.core.errors import ConfigError
+from unipref.store._database import KEYS_PER_QUERY, Database, canonical, digest_of
 
-__all__ = ["ScoreStore", "StoreError", "text_key", "tokens_key"]
+__all__ = ["ScoreStore"]
 
 LAYOUT = 1  # version of keys, hashing and tables; another number makes every older value a miss
 DTYPES = ("float32", "float64")
-WAIT = 60.0  # seconds to wait for another process's write
-KEYS_PER_QUERY = 500  # SQLite's oldest limit on parameters is 999
-KEY_BYTES = 20
-
-
-class StoreError(UniprefError, OSError):
-    """The score store cannot be read or written."""
-
-
-def tokens_key(context_ids: Sequence[int], response_ids: Sequence[int]) -> bytes:
-    """The key of values of `response_ids` after `context_ids`: the token ids and where the scored span begins.
-
-    Truncation, a template or another tokenizer change the ids and with them the key.
-
-    Example:
-        >>> tokens_key([1, 2], [3]) == tokens_key([1], [2, 3])
-        False
-    """
-    context, response = (np.asarray(ids, dtype="<i8") for ids in (context_ids, response_ids))
-    digest = hashlib.blake2b(b"tokens", digest_size=KEY_BYTES)
-    digest.update(np.asarray([context.size, response.size], dtype="<i8").tobytes())
-    digest.update(context.tobytes())
-    digest.update(response.tobytes())
-    return digest.digest()
-
-
-def text_key(*texts: Text) -> bytes:
-    """The key of values of `texts` (context, response, ...); a string and a message of the same words differ.
-
-    Example:
-        >>> text_key("ab", "c") == text_key("a", "bc")
-        False
-    """
-    parts = [text if isinstance(text, str) else [[turn.role, turn.content] for turn in text] for text in texts]
-    return hashlib.blake2b(b"text" + json.dumps(parts).encode(), digest_size=KEY_BYTES).digest()
+TABLES = """
+    CREATE TABLE IF NOT EXISTS spaces (id INTEGER PRIMARY KEY, digest BLOB UNIQUE NOT NULL, space TEXT NOT NULL);
+    CREATE TABLE IF NOT EXISTS scores (
+        space INTEGER NOT NULL REFERENCES spaces (id), key BLOB NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL,
+        crc INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (space, key)
+    ) WITHOUT ROWID;
+"""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -81,13 +51,7 @@ class ScoreStore:
 
     def __init__(self, folder: Path | str) -> None:
         object.__setattr__(self, "folder", Path(folder))
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise StoreError(f"the score store's folder {self.folder} cannot be made: {err}; choose another") from err
-        if not self.path.exists():
-            with self._writing():
-                pass  # opening it for writing makes the tables
+        self._database.make()
 
     @property
     def path(self) -> Path:
@@ -106,7 +70,7 @@ class ScoreStore:
             ConfigError: `space` is not made of JSON values.
             StoreError: the file cannot be read.
         """
-        digest = _space_digest(space)
+        digest = digest_of(space, layout=LAYOUT)
         found: dict[bytes, np.ndarray] = {}
         wanted = list(dict.fromkeys(keys))
         with self._reading() as connection:
@@ -143,11 +107,11 @@ class ScoreStore:
             raise ConfigError(f"put_many needs one value per key: {len(keys)} keys, {len(values)} values")
         if not keys:
             return
-        digest = _space_digest(space)
+        digest = digest_of(space, layout=LAYOUT)
         rows = [(key, *_pack(digest, key, value)) for key, value in zip(keys, values, strict=True)]
         with self._writing() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO spaces (digest, space) VALUES (?, ?)", (digest, _canonical(space))
+                "INSERT OR IGNORE INTO spaces (digest, space) VALUES (?, ?)", (digest, canonical(space, layout=LAYOUT))
             )
             (number,) = connection.execute("SELECT id FROM spaces WHERE digest = ?", (digest,)).fetchone()
             connection.executemany(
@@ -173,83 +137,15 @@ class ScoreStore:
             "spaces": spaces,
         }
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(self._open_for_reading()) as connection:
-                yield connection
-        except sqlite3.Error as err:
-            raise StoreError(
-                f"the score store {self.path} cannot be read ({err}); if it is damaged, delete it: "
-                "everything in it can be computed again"
-            ) from err
+    @property
+    def _database(self) -> Database:
+        return Database(self.path, "score store", TABLES)
 
-    def _open_for_reading(self) -> sqlite3.Connection:
-        uri = self.path.absolute().as_uri()
-        try:
-            connection = sqlite3.connect(f"{uri}?mode=rw", uri=True, timeout=WAIT)
-            connection.execute("SELECT COUNT(*) FROM spaces").fetchone()
-        except sqlite3.OperationalError:
-            # A write-ahead log needs a folder that can be written; without one the file is read as it stands.
-            connection = sqlite3.connect(f"{uri}?mode=ro&immutable=1", uri=True)
-        return connection
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._database.reading()
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=WAIT, isolation_level=None)) as connection:
-                _make_tables(connection)
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    if connection.in_transaction:  # some errors, a full disk among them, have rolled back already
-                        connection.execute("ROLLBACK")
-                    raise
-        except sqlite3.Error as err:
-            raise StoreError(
-                f"the score store {self.path} cannot be written ({err}); free space on its disk, make the folder "
-                "writable, or choose another folder. What it held before is kept"
-            ) from err
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    """Set the write-ahead log and make the tables where they are missing."""
-    if connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'scores'").fetchone()[0]:
-        return
-    deadline = time.monotonic() + WAIT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError as err:  # this pragma does not wait for another process's lock by itself
-            if "locked" not in str(err) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-    connection.executescript(
-        """
-        BEGIN IMMEDIATE;
-        CREATE TABLE IF NOT EXISTS spaces (id INTEGER PRIMARY KEY, digest BLOB UNIQUE NOT NULL, space TEXT NOT NULL);
-        CREATE TABLE IF NOT EXISTS scores (
-            space INTEGER NOT NULL REFERENCES spaces (id), key BLOB NOT NULL, dtype TEXT NOT NULL, shape TEXT NOT NULL,
-            crc INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (space, key)
-        ) WITHOUT ROWID;
-        COMMIT;
-        """
-    )
-
-
-def _canonical(space: Mapping[str, Any]) -> str:
-    """`space` and the layout's version as JSON in which equal spaces are equal strings."""
-    try:
-        return json.dumps({"layout": LAYOUT, "space": dict(space)}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as err:
-        raise ConfigError(f"a score store's space is made of JSON values: {dict(space)!r} is not ({err})") from err
-
-
-def _space_digest(space: Mapping[str, Any]) -> bytes:
-    return hashlib.blake2b(_canonical(space).encode(), digest_size=KEY_BYTES).digest()
+    def _writing(self) -> AbstractContextManager[sqlite3.Connection]:
+        return self._database.writing()
 
 
 def _checksum(digest: bytes, key: bytes, dtype: str, shape: str, data: bytes) -> int:

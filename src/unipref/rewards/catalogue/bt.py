@@ -2,7 +2,7 @@
 
 from unipref.core.cards import get_method
 from unipref.objectives import bt as bradley_terry
-from unipref.rewards.models import PreferenceModel, descent, linear_head, mlp_head, preference_model
+from unipref.rewards.models import PreferenceModel, descent, difference, linear_head, mlp_head, preference_model
 
 
 @preference_model(
@@ -46,6 +46,7 @@ def bt(
             smoothing=smoothing,
             temperature=temperature,
         ),
+        mixing=difference(temperature),
         fitting=descent(ridge=ridge, epochs=epochs, seed=seed),
         scale=scale,
     )

@@ -14,7 +14,7 @@ from unipref.rewards.table import PreferenceTable
 __all__ = ["SCALES", "Data", "Scaling", "numbers_of"]
 
 SCALES = ("each", "all", "none")
-_CHUNK = 65_536  # rows of features that are read at a time
+_CHUNK = 4096  # rows of features that are read at a time; more would leave the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +58,13 @@ class Scaling:
             if k == 0:
                 centre = values.mean(axis=0)  # near the mean, so that squares lose no digits
             total += (values - centre).sum(axis=0)
-            squares += ((values - centre) ** 2).sum(axis=0)
+            with np.errstate(over="ignore"):  # said below
+                squares += ((values - centre) ** 2).sum(axis=0)
         count = max(len(rows), 1)
+        large = ~np.isfinite(squares)
+        if large.any():
+            name = columns[int(large.argmax())] if columns else f"number {int(large.argmax())}"
+            raise DataError(f"feature {name} is too large for its spread to be taken; divide it, or leave it out")
         shift = total / count
         variance = np.maximum(squares / count - shift**2, 0.0)
         centre = centre + shift

@@ -1,7 +1,7 @@
 """The fit of most preference models: descent on the objective's loss, with a ridge chosen inside the data."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +16,16 @@ from unipref.objectives import Objective
 from unipref.rewards.models.data import Data
 from unipref.rewards.models.net import Net, batch_of
 from unipref.rewards.models.parts import AddOn, Fitting, Rows
+from unipref.rewards.models.streaming import MOST, streamed
 
-__all__ = ["RIDGES", "Problem", "descent", "folds_of", "log_loss"]
+__all__ = ["RIDGES", "Problem", "Trainer", "descent", "folds_of", "log_loss"]
 
 OPTIMIZERS = ("auto", "lbfgs", "adam")
-RIDGES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-_WHOLE = 2**28  # numbers of features that may be in memory at once
+RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+_WHOLE = 2**26  # numbers of features that may be in memory at once
 _FOLDS = 5
 _LOOKED_AT = 20_000  # comparisons on which a ridge is chosen
+_STEPS = 20  # least steps of an epoch: a patience of a few steps would end before anything is learned
 _DROPS = 3  # times that Adam goes on with a third of its rate before it ends
 
 
@@ -34,12 +36,14 @@ class Problem:
     Attributes:
         build: a net before its fit, from a seed.
         convex: there is one optimum, which does not depend on where the fit begins.
+        centre: the net that the ridge pulls to; None: to 0.
     """
 
     build: Callable[[int], Net]
     objective: Objective
     addons: tuple[AddOn, ...] = ()
     convex: bool = False
+    centre: Net | None = None
 
     def loss(self, net: Net, rows: Rows, ridge: float = 0.0, clock: Clock | None = None) -> Tensor:
         """0-d: objective, add-ons and ridge on a batch; means over comparisons by weight."""
@@ -49,8 +53,19 @@ class Problem:
         for k, addon in enumerate(self.addons):
             total = total + addon(net, rows, output, own.get(str(k)))
         if ridge:
-            total = total + ridge / 2 * sum((parameter**2).sum() for parameter in net.penalised())
+            total = total + ridge / 2 * self.distance(net)
         return total
+
+    def distance(self, net: Net) -> Tensor:
+        """0-d: the sum of squares that the ridge keeps small."""
+        if self.centre is None:
+            return sum((parameter**2).sum() for parameter in net.penalised())
+        pairs = zip(net.penalised(), self.centre.penalised(), strict=True)
+        return sum(((parameter - goal.detach()) ** 2).sum() for parameter, goal in pairs)
+
+    def judged(self, net: Net, data: Data, index: np.ndarray) -> float:
+        """What a ridge is chosen and a fit is stopped by, on comparisons that the fit has not seen; lower is better."""
+        return log_loss(net, data, index)
 
 
 def folds_of(groups: np.ndarray, n_folds: int, seed: int = 0) -> np.ndarray:
@@ -75,13 +90,16 @@ def log_loss(net: Net, data: Data, index: np.ndarray, chunk: int = 16_384) -> fl
 
 @dataclass(frozen=True, repr=False)
 class descent(Fitting):
-    """L-BFGS on all comparisons where the problem is convex and fits into memory, else Adam with early stopping.
+    """L-BFGS on all comparisons where the problem is convex, `streamed` where they do not fit into memory and there are
+    few parameters; else Adam with early stopping.
 
     Attributes:
         optimizer: "lbfgs", "adam", or "auto".
         ridge: factor of half the squared weights, beside a mean over comparisons; None: the one of RIDGES with the
-            least log loss on comparisons that a fit has not seen (no conversation is parted).
-        lr, batch_size, epochs: of Adam; epochs are at most so many.
+            least log loss on comparisons that a fit has not seen (no conversation is parted); they are tried from the
+            strongest on, until the log loss has risen twice. With many comparisons that is done on some of them, and
+            the ridge is as much weaker as all are more: a prior is worth a fixed number of comparisons.
+        lr, batch_size, epochs: of Adam; epochs are at most so many, and one is as many passes as 20 steps take.
         patience: epochs without a lower log loss on left-out comparisons, after which Adam takes a third of its rate,
             and at last ends at the best it had; 0: all epochs are trained, on all comparisons.
         restarts: fits from different beginnings, of which the one with the least training loss stays.
@@ -114,56 +132,87 @@ class descent(Fitting):
         told: dict[str, Any] = {}
         ridge = self.ridge
         if ridge is None:
-            ridge, told["ridges"] = self._chosen(problem, data)
-        everything = np.arange(len(data))
-        fits = [self._run(problem, data, everything, ridge, self.seed + k) for k in range(self.restarts)]
-        net, loss, steps = min(fits, key=lambda found: found[1])
+            ridge, told["ridges"], told["ridges_on"] = self._chosen(problem, data)
+            ridge *= told["ridges_on"] / len(self.rows(data))
+        index = self.rows(data)
+        fits = [self._run(problem, data, index, ridge, self.seed + k) for k in range(self.restarts)]
+        net, loss, said = min(fits, key=lambda found: found[1])
         if not all(torch.isfinite(parameter).all() for parameter in net.parameters()):
             raise UniprefError("the fit left finite numbers; take a lower lr, or a larger ridge")
-        return net, {**told, "ridge": ridge, "loss": loss, "steps": steps}
+        return net, {**told, "ridge": ridge, "loss": loss, **said}
+
+    def rows(self, data: Data) -> np.ndarray:
+        """Numbers of the comparisons whose labels are learned from: all of them."""
+        return np.arange(len(data))
 
     def _whole(self, problem: Problem, data: Data, n: int) -> bool:
         if self.optimizer != "auto":
             return self.optimizer == "lbfgs"
         return problem.convex and 2 * n * data.table.width <= _WHOLE
 
-    def _chosen(self, problem: Problem, data: Data) -> tuple[float, list[dict[str, float]]]:
-        """The ridge with the least log loss on left-out comparisons, and the table of all."""
-        fold = folds_of(data.table.group, _FOLDS, self.seed)
-        looked = np.arange(len(data))
-        if len(looked) > _LOOKED_AT:
+    def _chosen(self, problem: Problem, data: Data) -> tuple[float, list[dict[str, float]], int]:
+        """The ridge with the least log loss on left-out comparisons, the table of all, and how many were looked at."""
+        looked = self.rows(data)
+        many = len(looked) > _LOOKED_AT
+        if many:
             looked = np.sort(np.random.default_rng(self.seed).choice(looked, _LOOKED_AT, replace=False))
+        fold = folds_of(data.table.group[looked], _FOLDS, self.seed)
         whole = self._whole(problem, data, len(looked))
-        parts = range(_FOLDS) if whole else range(1)  # a costly fit is judged on one fifth
-        parts = [k for k in parts if (fold[looked] == k).any() and (fold[looked] != k).any()]
+        # a costly fit is judged on one fifth, at every second ridge
+        parts, ridges = range(1) if many or not whole else range(_FOLDS), RIDGES if whole else RIDGES[::2]
+        parts = [k for k in parts if (fold == k).any() and (fold != k).any()]
         if not parts:
-            return RIDGES[len(RIDGES) // 2], []
-        losses = {ridge: [] for ridge in RIDGES}
-        counts = []
-        for k in parts:
-            inside, outside = looked[fold[looked] != k], looked[fold[looked] == k]
-            counts.append(len(outside))
-            net = None
-            for ridge in RIDGES:  # from the strongest: a fit begins near its solution
-                net, _, _ = self._run(problem, data, inside, ridge, self.seed, start=net if whole else None)
-                losses[ridge].append(log_loss(net, data, outside))
-        table = [{"ridge": ridge, "log_loss": float(np.average(losses[ridge], weights=counts))} for ridge in RIDGES]
-        return min(table, key=lambda row: row["log_loss"])["ridge"], table
+            return RIDGES[len(RIDGES) // 2], [], len(looked)
+        counts = [int((fold == k).sum()) for k in parts]
+        nets: list[Net | None] = [None] * len(parts)
+        table: list[dict[str, float]] = []
+        for ridge in ridges:  # from the strongest: a fit begins near its solution
+            losses = []
+            for i, k in enumerate(parts):
+                inside, outside = looked[fold != k], looked[fold == k]
+                start = nets[i] if whole else None
+                nets[i], _, _ = self._run(problem, data, inside, ridge, self.seed, start=start, rough=True)
+                losses.append(problem.judged(nets[i], data, outside))
+            table.append({"ridge": ridge, "log_loss": float(np.average(losses, weights=counts))})
+            lately = [row["log_loss"] for row in table[-3:]]
+            if len(lately) == 3 and lately[0] < lately[1] < lately[2]:
+                break  # weaker ones fit the noise, and take longest
+        return min(table, key=lambda row: row["log_loss"])["ridge"], table, len(looked)
 
     def _run(
-        self, problem: Problem, data: Data, index: np.ndarray, ridge: float, seed: int, start: Net | None = None
-    ) -> tuple[Net, float, int]:
+        self,
+        problem: Problem,
+        data: Data,
+        index: np.ndarray,
+        ridge: float,
+        seed: int,
+        *,
+        start: Net | None = None,
+        rough: bool = False,
+    ) -> tuple[Net, float, dict[str, Any]]:
         net = problem.build(seed) if start is None else deepcopy(start)
         if self._whole(problem, data, len(index)):
-            return self._lbfgs(problem, net, data.rows(index), ridge)
+            return self._lbfgs(problem, net, data.rows(index), ridge, rough)
+        if problem.convex and self.optimizer == "auto" and sum(p.numel() for p in net.parameters()) <= MOST:
+            return streamed(
+                problem,
+                net,
+                data,
+                index,
+                ridge,
+                seed=seed,
+                sampled=lambda net, rows: self._lbfgs(problem, net, rows, ridge, rough=True)[0],
+            )
         return self._adam(problem, net, data, index, ridge, seed)
 
-    def _lbfgs(self, problem: Problem, net: Net, rows: Rows, ridge: float) -> tuple[Net, float, int]:
+    def _lbfgs(
+        self, problem: Problem, net: Net, rows: Rows, ridge: float, rough: bool
+    ) -> tuple[Net, float, dict[str, Any]]:
         optimizer = torch.optim.LBFGS(
-            net.parameters(),
+            [parameter for parameter in net.parameters() if parameter.requires_grad],
             max_iter=max(self.epochs, 200),
-            tolerance_grad=1e-9,
-            tolerance_change=1e-13,
+            tolerance_grad=1e-5 if rough else 1e-9,
+            tolerance_change=1e-7 if rough else 1e-13,
             history_size=20,
             line_search_fn="strong_wolfe",
         )
@@ -179,24 +228,24 @@ class descent(Fitting):
 
         optimizer.step(closure)
         with torch.no_grad():
-            return net, float(problem.loss(net, rows, ridge)), steps
+            return net, float(problem.loss(net, rows, ridge)), {"steps": steps}
 
     def _adam(
         self, problem: Problem, net: Net, data: Data, index: np.ndarray, ridge: float, seed: int
-    ) -> tuple[Net, float, int]:
+    ) -> tuple[Net, float, dict[str, Any]]:
         generator = np.random.default_rng(seed)
         inside, outside = self._held_back(data, index, seed)
-        trainer = self.trainer(problem, net, ridge)
-        per_epoch = math.ceil(len(inside) / self.batch_size)
+        trainer = self.trainer(problem, net, ridge, data)
+        per_pass = math.ceil(len(inside) / self.batch_size)
+        passes = math.ceil(_STEPS / per_pass)
         best, best_state, waited, drops, steps = math.inf, None, 0, 0, 0
         for _ in range(self.epochs):
-            order = generator.permutation(inside)
-            for begin in range(0, len(order), self.batch_size):
-                trainer(data.rows(np.sort(order[begin : begin + self.batch_size])), steps, self.epochs * per_epoch)
+            for batch in (each for _ in range(passes) for each in self.batches(data, inside, generator)):
+                trainer(data.rows(np.sort(batch)), steps, self.epochs * passes * per_pass)
                 steps += 1
             if not len(outside):
                 continue
-            held = log_loss(net, data, outside)
+            held = problem.judged(net, data, outside)
             if held < best - 1e-6:
                 best, best_state, waited = held, deepcopy(net.state_dict()), 0
                 continue
@@ -213,7 +262,14 @@ class descent(Fitting):
         with torch.no_grad():
             parts = self._parts(data, index)
             losses = [float(problem.loss(net, rows, ridge)) for rows in parts]
-        return net, float(np.average(losses, weights=[len(rows) for rows in parts])), steps
+        loss = float(np.average(losses, weights=[len(rows) for rows in parts]))
+        return net, loss, {"steps": steps, **trainer.told()}
+
+    def batches(self, data: Data, inside: np.ndarray, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """The comparisons `inside`, in batches, each once and in a new order."""
+        order = generator.permutation(inside)
+        for begin in range(0, len(order), self.batch_size):
+            yield order[begin : begin + self.batch_size]
 
     def _parts(self, data: Data, index: np.ndarray) -> list[Rows]:
         step = max(self.batch_size, 4096)
@@ -230,7 +286,7 @@ class descent(Fitting):
             return index, index[:0]
         return index[fold != 0], outside
 
-    def trainer(self, problem: Problem, net: Net, ridge: float) -> "Trainer":
+    def trainer(self, problem: Problem, net: Net, ridge: float, data: Data) -> "Trainer":
         """What takes the steps; another fitting may return one that weighs parts of a batch in its own way."""
         return Trainer(self, problem, net, ridge)
 
@@ -252,6 +308,10 @@ class Trainer:
     def backward(self, rows: Rows, clock: Clock) -> None:
         """Leave the gradient of the batch's loss on the parameters."""
         self.problem.loss(self.net, rows, self.ridge, clock).backward()
+
+    def told(self) -> dict[str, Any]:
+        """What is said of the fit besides its loss."""
+        return {}
 
     def slower(self, factor: float) -> None:
         """Take smaller steps from here on."""

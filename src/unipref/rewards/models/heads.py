@@ -60,18 +60,32 @@ _ACTIVATIONS: dict[str, Any] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tan
 
 @dataclass(frozen=True, repr=False)
 class difference(Mixing):
-    """The one output of a response is its reward, and a comparison the difference of two."""
+    """The one output of a response is its reward, and a comparison the difference of two.
+
+    Attributes:
+        temperature: divides the difference to make it log odds; the objective has to divide by it too.
+        bounded: a response alone gets sigmoid(reward), in (0, 1), as a policy's reward; comparisons stay as they are.
+    """
+
+    temperature: float = 1.0
+    bounded: bool = False
+
+    convex = True
 
     def build(self, sizes: Sizes, outputs: int) -> nn.Module:
         if outputs != 1:
             raise ConfigError(f"a difference of rewards has one number per response; the head gives {outputs}")
-        return _Difference()
+        return _Difference(self.temperature, self.bounded)
 
 
 class _Difference(nn.Module):
+    def __init__(self, temperature: float = 1.0, bounded: bool = False) -> None:
+        super().__init__()
+        self.temperature, self.bounded = temperature, bounded
+
     def forward(self, first: Tensor, second: Tensor, code: Tensor | None, rows: Rows) -> Output:
         rewards = torch.stack([first[:, 0], second[:, 0]])
-        return Output(rewards[0] - rewards[1], rewards)
+        return Output((rewards[0] - rewards[1]) / self.temperature, rewards)
 
     def alone(self, values: Tensor, code: Tensor | None) -> Tensor:
-        return values[:, 0]
+        return torch.sigmoid(values[:, 0]) if self.bounded else values[:, 0]

@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from unipref.core.io import write_json, writing_folder
 from unipref.core.statistics import agreements
 from unipref.data.pairs import UNNAMED
 from unipref.objectives import Objective, Term, as_objective
+from unipref.rewards._threads import one_thread
 from unipref.rewards.models.data import Data, Scaling, numbers_of
 from unipref.rewards.models.descent import Problem, descent
 from unipref.rewards.models.heads import difference
@@ -31,6 +32,7 @@ __all__ = ["PreferenceModel", "load_preference_model", "make_model", "preference
 
 FORMAT = "unipref-preference-model-1"
 _EXACT = 2**26  # numbers of features up to which the arithmetic is in float64
+_SMALL = 2**22  # numbers of features up to which one thread is the fastest
 _CHUNK = 16_384
 
 
@@ -47,7 +49,7 @@ class PreferenceModel:
         fitting: how parameters are found. adaptation: how newcomers are learned; None: they get the fallback.
         scale: what happens to features first: "each" is centred and divided by its spread over training responses;
             "all" by one spread; "none".
-        needs: what a table must have besides comparisons: "user", "domain", "context", "attributes".
+        needs: what a table must have besides comparisons: "user", "domain", "context", "attributes", "columns".
 
     Attributes:
         users_, domains_: names that were trained on or adapted to, in the order of their numbers.
@@ -82,46 +84,82 @@ class PreferenceModel:
     @property
     def convex(self) -> bool:
         """Whether the fit has one optimum."""
-        return self.head.convex and self.encoder is None and isinstance(self.mixing, difference) and not self.addons
+        parts = (self.head, *(() if self.encoder is None else (self.encoder,)), self.mixing, *self.addons)
+        return all(part.convex for part in parts)
+
+    @property
+    def reads_prompts(self) -> bool:
+        """Whether vectors of prompts enter, where the table has them."""
+        return "context" in self.needs or getattr(self.encoder, "reads_prompts", False)
 
     # ---- scikit-learn's manner ----
 
-    def fit(self, table: PreferenceTable) -> "PreferenceModel":
+    def fit(self, table: PreferenceTable, *, start: "PreferenceModel | None" = None) -> "PreferenceModel":
         """Learn from comparisons.
+
+        Args:
+            start: a fitted model of the same parts, such as one of many comparisons of another kind. The fit begins at
+                its numbers, the ridge pulls to them in place of 0, and features are scaled as it scales them.
 
         Raises:
             DataError: the table lacks what the model needs, has no comparison that is no tie, or features that are not
-                finite.
+                finite. ConfigError: `start` is made of other parts, or knows other users or domains.
         """
         self._check(table)
         used = np.concatenate([table.first, table.second])
         self.scaling_ = Scaling.of(table.features, used, self.scale, table.columns)
         self.context_scaling_ = None
-        if table.contexts is not None:
+        if table.contexts is not None and self.reads_prompts:
             self.context_scaling_ = Scaling.of(table.contexts, table.context, self.scale)
         self.columns_, self.attribute_names_ = table.columns, table.attribute_names
-        self.users_, self.domains_ = table.users, table.domains
+        self.users_ = table.users if getattr(self.encoder, "learns_users", True) else ()
+        self.domains_ = table.domains
         small = 2 * len(table) * table.width <= _EXACT
         self.dtype_ = torch.float64 if small else torch.float32
         self.sizes_ = Sizes(
-            table.width, table.context_width, len(self.users_), len(self.domains_), len(table.attribute_names)
+            table.width,
+            table.context_width if self.reads_prompts else 0,
+            len(self.users_),
+            len(self.domains_),
+            len(table.attribute_names),
         )
+        if start is not None:
+            self._begin_at(start)
         self.notes_ = self._notes(table)
-        problem = Problem(self._net, self.objective, self.addons, self.convex)
-        self.net_, self.told_ = self.fitting.fit(problem, self._data(table))
+        data = self._data(table)
+        centre = None if start is None else start.net_
+        problem = Problem(
+            lambda seed: self._net(seed, data) if centre is None else deepcopy(centre).to(self.dtype_).requires_grad_(),
+            self.objective,
+            self.addons,
+            self.convex,
+            None if centre is None else deepcopy(centre).to(self.dtype_).requires_grad_(),
+        )
+        # a fit has a seed of its own, and leaves the caller's draws alone
+        with torch.random.fork_rng(devices=[]), one_thread(where=2 * len(table) * table.width <= _SMALL):
+            self.net_, self.told_ = self.fitting.fit(problem, data)
+        self.notes_ += self.told_.pop("notes", [])
+        with torch.no_grad():
+            for module in self.net_.modules():
+                if hasattr(module, "end"):
+                    module.end(self.net_, data)
         self.net_.requires_grad_(False)
         self.told_ |= {"comparisons": len(table), "features": table.width}
         return self
 
     def decision_function(self, table: PreferenceTable) -> np.ndarray:
-        """(N,) logits of the probability that the first is preferred."""
+        """(N,) logits of the probability that the first is preferred.
+
+        Raises:
+            DataError: features, or prompts, that are not finite.
+        """
         data = self._data(table)
         logits = np.empty(len(data))
         with torch.no_grad():
             for start in range(0, len(data), _CHUNK):
                 index = np.arange(start, min(start + _CHUNK, len(data)))
                 logits[index] = self.net_(data.rows(index)).logit.double().numpy()
-        return logits
+        return _finite(logits, "comparisons")
 
     def predict_proba(self, table: PreferenceTable) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first is preferred."""
@@ -149,7 +187,8 @@ class PreferenceModel:
             user, domain: a name for all, or one for each; None or a name the model does not know: the fallback.
 
         Raises:
-            ConfigError: the model's comparisons are no differences of rewards.
+            ConfigError: the model's comparisons are no differences of rewards. DataError: features, or prompts, that
+                are not finite.
         """
         m = len(features)
         table = PreferenceTable(
@@ -169,7 +208,7 @@ class PreferenceModel:
                 rows = data.rows(index)
                 code = None if self.net_.encoder is None else self.net_.encoder(rows)
                 rewards[index] = self.net_.mixing.alone(self.net_.head(rows.first), code).double().numpy()
-        return rewards
+        return _finite(rewards, "responses")
 
     # ---- newcomers ----
 
@@ -180,7 +219,9 @@ class PreferenceModel:
         """
         told: dict[str, Any] = {"users": [], "user_rows": 0, "domains": [], "domain_rows": 0}
         for what, known in (("user", self.users_), ("domain", self.domains_)):
-            if what in self.needs:
+            if self.encoder is None:
+                continue  # a name may have weighed in the fit; nothing reads it now
+            if what in self.needs or (what == "user" and self.encoder.reads_users):
                 names = getattr(table, what)
                 unknown = numbers_of(names, _numbered(known)) < 0
                 told[f"{what}s"] = sorted({str(name) for name in names[unknown]})
@@ -214,7 +255,13 @@ class PreferenceModel:
     # ---- files ----
 
     def save(self, folder: Path | str) -> None:
-        """Write `model.safetensors` and `reward.json`; the folder is whole or absent."""
+        """Write `model.safetensors` and `reward.json`; the folder is whole or absent.
+
+        Raises:
+            ConfigError: the model is not fitted, or was not made by its name, or a file has the folder's name.
+        """
+        if Path(folder).is_file():
+            raise ConfigError(f"{folder} is a file; a model is a folder of two: give another name")
         with writing_folder(folder) as into:
             self.write(into)
 
@@ -248,11 +295,34 @@ class PreferenceModel:
 
     # ---- within ----
 
-    def _net(self, seed: int, sizes: Sizes | None = None) -> Net:
+    def _begin_at(self, start: "PreferenceModel") -> None:
+        """Take the scaling of another model, which must be of the same parts and sizes."""
+        why = "it is not fitted" if not hasattr(start, "net_") else self._unlike(start)
+        if why:
+            raise ConfigError(f"the fit cannot begin at the model {start.key or 'given'}: {why}")
+        self.scaling_, self.context_scaling_ = start.scaling_, start.context_scaling_
+
+    def _unlike(self, start: "PreferenceModel") -> str:
+        """Why the numbers of another model do not fit this one; "" where they do."""
+        for slot in ("head", "encoder", "mixing", "addons", "reads_prompts"):
+            if getattr(self, slot) != getattr(start, slot):
+                return f"its {slot} differs"
+        for what, own, other in (("user", self.users_, start.users_), ("domain", self.domains_, start.domains_)):
+            if what in self.needs and own != other:
+                return f"it knows other {what}s; teach it these with adapt"
+        if self.sizes_.features != start.sizes_.features:
+            return f"it reads {start.sizes_.features} features and the table has {self.sizes_.features}"
+        return ""
+
+    def _net(self, seed: int, data: Data | None = None) -> Net:
+        """A net before its fit; its parts take from the training data what they keep of it."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            net = Net(self.head, self.encoder, self.mixing, self.addons, sizes or self.sizes_)
-        return net.to(self.dtype_)
+            net = Net(self.head, self.encoder, self.mixing, self.addons, self.sizes_).to(self.dtype_)
+            for module in net.modules() if data is not None else ():
+                if hasattr(module, "begin"):
+                    module.begin(data)
+        return net
 
     def _data(self, table: PreferenceTable) -> Data:
         if not hasattr(self, "scaling_"):
@@ -270,6 +340,7 @@ class PreferenceModel:
             "domain": not table.domains,
             "context": table.contexts is None,
             "attributes": table.attributes is None,
+            "columns": not table.columns,
         }
         for what in self.needs:
             if missing[what]:
@@ -306,7 +377,18 @@ _MEANING = {
     "domain": "to know the domain of a comparison (the column `domain`)",
     "context": "vectors of prompts (features that read the prompt)",
     "attributes": "ratings of responses by attribute",
+    "columns": "features that have names (concepts or surface features), since its weights are there to be read",
 }
+
+
+def _finite(said: np.ndarray, what: str) -> np.ndarray:
+    odd = ~np.isfinite(said)
+    if odd.any():
+        raise DataError(
+            f"{int(odd.sum())} of {len(said)} {what} have features or prompts that are not finite or far too large, "
+            f"the first at row {int(odd.argmax())}; leave them out, or make their numbers as those of the training data"
+        )
+    return said
 
 
 def _numbered(names: Sequence[str]) -> dict[str, int]:
@@ -366,6 +448,10 @@ def load_preference_model(folder: Path | str) -> PreferenceModel:
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         raise ConfigError(f"{path}/reward.json is not of the format {FORMAT}; train the model again with this version")
     try:
+        odd = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
+        odd += [name for name in tensors if name.endswith(".spread") and not (tensors[name] > 0).all()]
+        if odd:
+            raise ConfigError(f"{path}: {odd[0]} holds numbers that no fit leaves; train the model again")
         return _restored(told, tensors)
     except (KeyError, TypeError, AttributeError, RuntimeError) as err:
         raise ConfigError(f"{path}: the files are not of one model, or not whole: {err}") from err
@@ -378,8 +464,10 @@ def _restored(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Prefere
     model.columns_, model.attribute_names_ = tuple(told["columns"]), tuple(told["attributes"])
     model.dtype_ = {"float32": torch.float32, "float64": torch.float64}[told["dtype"]]
     model.told_, model.notes_, model.about = told["told"], told["notes"], told["about"]
-    model.scaling_ = _scaling(tensors, "features")
-    model.context_scaling_ = _scaling(tensors, "contexts") if "contexts.centre" in tensors else None
+    model.scaling_ = _scaling(tensors, "features", model.sizes_.features)
+    model.context_scaling_ = None
+    if "contexts.centre" in tensors:
+        model.context_scaling_ = _scaling(tensors, "contexts", model.sizes_.contexts)
     model.net_ = model._net(0)
     model.net_.load_state_dict(
         {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
@@ -388,5 +476,8 @@ def _restored(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Prefere
     return model
 
 
-def _scaling(tensors: Mapping[str, Tensor], name: str) -> Scaling:
-    return Scaling(*(tensors[f"{name}.{slot}"].numpy() for slot in ("centre", "spread", "constant")))
+def _scaling(tensors: Mapping[str, Tensor], name: str, width: int) -> Scaling:
+    slots = [tensors[f"{name}.{slot}"] for slot in ("centre", "spread", "constant")]
+    if any(slot.shape != (width,) for slot in slots):
+        raise ConfigError(f"the scaling of {name} is of {len(slots[0])} numbers, and the model reads {width}")
+    return Scaling(*(slot.numpy() for slot in slots))

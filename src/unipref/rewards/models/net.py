@@ -20,8 +20,8 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         self.head = head.build(sizes)
-        self.encoder = None if encoder is None else encoder.build(sizes, head.outputs)
-        self.mixing = mixing.build(sizes, head.outputs)
+        self.encoder = None if encoder is None else encoder.build(sizes, head.width(sizes))
+        self.mixing = mixing.build(sizes, head.width(sizes))
         built = {str(k): module for k, addon in enumerate(addons) if (module := addon.build(sizes)) is not None}
         self.own = nn.ModuleDict(built)
 
@@ -31,9 +31,9 @@ class Net(nn.Module):
         return self.mixing(self.head(rows.first), self.head(rows.second), code, rows)
 
     def penalised(self) -> list[nn.Parameter]:
-        """Parameters that a ridge pulls to 0: the head's and the mixing's matrices, without biases."""
+        """Trained parameters that a ridge pulls to 0: the head's and the mixing's matrices, without biases."""
         inside = [*self.head.named_parameters(), *self.mixing.named_parameters()]
-        return [parameter for name, parameter in inside if not name.endswith("bias")]
+        return [value for name, value in inside if value.requires_grad and not name.endswith("bias")]
 
 
 def batch_of(rows: Rows, output: Output, clock: Clock | None = None) -> Batch:

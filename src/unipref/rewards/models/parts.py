@@ -4,7 +4,7 @@ Shapes: n comparisons of a batch, D features of a response, E numbers of a promp
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,13 @@ class Rows:
     def __len__(self) -> int:
         return len(self.p)
 
+    def take(self, where: Tensor) -> "Rows":
+        """The comparisons at `where`, a mask or indices."""
+        single = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "attributes"}
+        taken = {name: None if value is None else value[where] for name, value in single.items()}
+        both = None if self.attributes is None else (self.attributes[0][where], self.attributes[1][where])
+        return Rows(**taken, attributes=both)
+
 
 @dataclass(frozen=True, eq=False)
 class Output:
@@ -76,13 +83,28 @@ class Head(Part):
     outputs: int = 1
     convex = False  # the loss has one minimum in the parameters, where mixing and link leave it so
 
+    def width(self, sizes: Sizes) -> int:
+        """K, which may depend on the data."""
+        return self.outputs
+
     def build(self, sizes: Sizes) -> nn.Module:
         """A module from (n, D) to (n, K)."""
         raise NotImplementedError
 
 
 class Encoder(Part):
-    """Who is asked, or what is asked about, as numbers."""
+    """Who is asked, or what is asked about, as numbers.
+
+    A module that keeps something of the training data has a method `begin(data: Data)`, which is called before a fit,
+    or `end(net: Net, data: Data)`, which is called after it. Those of mixings may too.
+    """
+
+    convex = False  # the code is no parameter of the fit
+
+    reads_prompts = False  # a table without contexts is then refused, where the model was trained on one with them
+    reads_users = False  # names of users count, though a table need not have them
+    learns_users = True  # in the fit; otherwise only whom a model is adapted to is known
+    fallback = ""  # what somebody unknown gets, as the end of a sentence
 
     def build(self, sizes: Sizes, outputs: int) -> nn.Module:
         """A module whose `forward(rows: Rows)` gives (n, Z); `outputs` is the head's K."""
@@ -91,6 +113,8 @@ class Encoder(Part):
 
 class Mixing(Part):
     """The head's numbers of both sides, and the code, to one comparison."""
+
+    convex = False  # the logit is linear in the head's numbers
 
     def build(self, sizes: Sizes, outputs: int) -> nn.Module:
         """A module whose `forward(first (n, K), second (n, K), code (n, Z) | None, rows)` gives an `Output`.
@@ -104,6 +128,8 @@ class Mixing(Part):
 class AddOn(Part):
     """A further term of the fit that reads what the objective's batch does not hold: parameters, codes, domains."""
 
+    convex = False
+
     def build(self, sizes: Sizes) -> nn.Module | None:
         """What the term itself trains (a critic); None where it has no parameters of its own."""
         return None
@@ -116,9 +142,13 @@ class AddOn(Part):
 class Fitting(Part):
     """How a model's parameters are found."""
 
+    unlabelled = False  # comparisons without labels teach it something
+
 
 class Adaptation(Part):
     """How a user or domain that was not trained on is learned from a few comparisons, all else left as it is."""
+
+    reads_labels = True  # otherwise comparisons without labels teach as much
 
 
 def number(value: float) -> Tensor:

@@ -6,11 +6,16 @@ from typing import Any
 from unipref.core.cards import list_methods
 from unipref.core.errors import ConfigError, nearest
 from unipref.core.protocols import Scorer
+from unipref.rewards.scorers.cdr import DensityRatio
 from unipref.rewards.scorers.classifier import Classifier
 from unipref.rewards.scorers.column import Column
 from unipref.rewards.scorers.compositional import Compositional
+from unipref.rewards.scorers.flr import FollowUpLikelihood
 from unipref.rewards.scorers.length import Length
+from unipref.rewards.scorers.metametrics import Combination, MetaMetrics, Metric, combine_metrics
+from unipref.rewards.scorers.preference_model import FittedPreferenceModel
 from unipref.rewards.scorers.python import PythonFunction
+from unipref.rewards.scorers.r3 import RegularizedRelevance
 from unipref.rewards.scorers.reading_level import ReadingLevel
 from unipref.rewards.scorers.regex import Regex
 from unipref.rewards.scorers.reward_model import RewardModel
@@ -20,14 +25,22 @@ from unipref.rewards.scorers.word_list import WordList
 __all__ = [
     "Classifier",
     "Column",
+    "Combination",
     "Compositional",
+    "DensityRatio",
+    "FittedPreferenceModel",
+    "FollowUpLikelihood",
     "Length",
+    "MetaMetrics",
+    "Metric",
     "PythonFunction",
     "ReadingLevel",
     "Regex",
+    "RegularizedRelevance",
     "RewardModel",
     "TextClassifier",
     "WordList",
+    "combine_metrics",
     "make_scorer",
 ]
 

@@ -3,8 +3,7 @@
 The problem is convex and has one solution, so what comes back does not depend on where the fit starts or on its seed.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 
 from unipref.core.errors import ConfigError
 from unipref.features.terms import Rows
+from unipref.rewards._threads import one_thread
 
 __all__ = ["Fit", "calibration", "choose_penalty", "fit"]
 
@@ -79,7 +79,7 @@ def fit(
         found.grad = torch.from_numpy(gradient)
         return loss
 
-    with _one_thread(), torch.enable_grad():
+    with one_thread(), torch.enable_grad():
         optimizer.step(closure)
         closure()
     rest = float(found.grad.abs().max())
@@ -87,17 +87,6 @@ def fit(
         raise ConfigError(f"the classifier's fit did not come to rest (gradient {rest:.2g}); give a larger penalty")
     values = found.detach().numpy()
     return Fit(values[:-1].copy(), float(values[-1]))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Vectors of this size take longer to share out than to add up; on a busy machine ten times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def choose_penalty(

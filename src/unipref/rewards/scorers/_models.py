@@ -118,12 +118,16 @@ def load_sequence_model(
     longest = min(
         limit for limit in (max_length, tokenizer.model_max_length, _positions(text_config)) if limit is not None
     )
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    words = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
-    shape = hashlib.sha256(f"{words}|{tokenizer.chat_template}|{text_config.pad_token_id}".encode()).hexdigest()
-    identity = f"{fingerprint(model)}-{shape[:32]}"
+    identity = f"{fingerprint(model)}-{tokenizer_digest(tokenizer, text_config.pad_token_id)}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return SequenceModel(model.eval().to(device), tokenizer, identity, int(longest))
+
+
+def tokenizer_digest(tokenizer: Any, *more: Any) -> str:
+    """32 hex digits that change with the tokenizer's words and rules, its chat template, or `more`."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend is not None else str(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256("|".join(map(str, (words, tokenizer.chat_template, *more))).encode()).hexdigest()[:32]
 
 
 def _positions(config: Any) -> int | None:

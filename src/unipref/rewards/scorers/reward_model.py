@@ -8,13 +8,15 @@ from typing import ClassVar
 import numpy as np
 
 from unipref.core.cards import method
+from unipref.core.errors import ConfigError
 from unipref.core.records import Text, plain_text
+from unipref.rewards.as_trained import AsTrained, read_backbone
 from unipref.rewards.scorers._common import UNIPREF, check_choice
 from unipref.rewards.scorers._models import SequenceModel, check_model_options, load_sequence_model
 
 __all__ = ["RewardModel"]
 
-TEMPLATES = ("auto", "chat", "pair")
+TEMPLATES = ("auto", "chat", "pair", "trained")
 
 
 @method("reward_model", kind="scorer", source="unipref", formula="the model's one output", citation=UNIPREF)
@@ -26,8 +28,9 @@ class RewardModel:
 
     Args:
         model: hub id or folder of a sequence-classification model with one output.
-        template: "chat" (the chat template of the model's own tokenizer), "pair" (context and response as the two
-            texts of a pair, for models without one), or "auto": chat where the tokenizer has a template.
+        template: "trained" (as a reward model that was trained here read its training texts), "chat" (the chat template
+            of the model's own tokenizer), "pair" (context and response as the two texts of a pair, for models without
+            one), or "auto": the first of these that the model has.
         max_length: of a longer input the beginning is cut, so that the response is read; what the model can read where
             not given.
         dtype: "auto" keeps the checkpoint's own precision.
@@ -48,7 +51,8 @@ class RewardModel:
     @property
     def version(self) -> str:
         """From the weights, the tokenizer with its chat template, and the options that decide the number."""
-        return f"1 {self._loaded.identity} {self._template} {self._loaded.max_length}"
+        template = repr(self._trained) if self._template == "trained" else self._template
+        return f"1 {self._loaded.identity} {template} {self._loaded.max_length}"
 
     @cached_property
     def _loaded(self) -> SequenceModel:
@@ -63,19 +67,39 @@ class RewardModel:
 
     @cached_property
     def _template(self) -> str:
+        if self.template == "trained" and self._trained is None:
+            raise ConfigError(
+                f"{self.name}: {self.model} does not say how its training texts were read; give template: chat or pair"
+            )
         if self.template != "auto":
             return self.template
+        if self._trained is not None:
+            return "trained"
         return "chat" if self._loaded.tokenizer.chat_template else "pair"
 
+    @cached_property
+    def _trained(self) -> AsTrained | None:
+        return read_backbone(self.model)
+
     def score(self, contexts: Sequence[Text], responses: Sequence[Text]) -> np.ndarray:
-        """(n,) in the model's units; NaN for an empty response.
+        """(n,) in the model's units; NaN for an empty response, and for one that its chat template refuses.
 
         Raises:
             ConfigError: the model cannot be loaded, has more than one output, or lacks the template asked for.
         """
         some = [i for i, response in enumerate(responses) if plain_text(response).strip()]
         scores = np.full(len(responses), np.nan)
-        if some:
+        if some and self._template == "trained":
+            ids = self._trained.encode(
+                self._loaded.tokenizer,
+                [contexts[i] for i in some],
+                [responses[i] for i in some],
+                self._loaded.max_length,
+            )
+            some = [i for i, found in zip(some, ids, strict=True) if found is not None]
+            encoded = [found for found in ids if found is not None]
+            scores[some] = self._loaded.logits(encoded, self.batch_size)[:, 0] if some else []
+        elif some:
             encode = self._chat if self._template == "chat" else self._pair
             encoded, types = zip(*(encode(contexts[i], responses[i]) for i in some), strict=True)
             scores[some] = self._loaded.logits(encoded, self.batch_size, types)[:, 0]
