@@ -34,6 +34,8 @@ from unipref.store import FeatureStore
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "studies" / "reward-models.md"
 ADAPTATION = "adaptation.json"
+LEFT_OUT = "judges-left-out"  # a run of its own: six fits of each model
+DOMAINS = ("bt", "cpm", "gpm", "more", "d3g", "drm_risk", "dial")
 COUNTS = (1, 2, 4, 8, 16)
 USERS = ("lore", "pal", "micro", "drm_pca", "np_bt", "copl")  # models that can be taught newcomers
 
@@ -44,8 +46,9 @@ Told = Mapping[str, Any]
 
 
 def recipes(data: Path) -> dict[str, dict[str, Any]]:
-    """The four recipes, by the set's name."""
+    """The recipes of the four sets, by name, and of the models of domains where one is left out."""
     judges = [str(path) for path in sorted((data / "alpaca_eval").glob("*eval*.parquet"))]
+    verdicts = {"train": judges, "domain_column": "dataset", "limit": 2000, "eval_limit": 1000}
     english = ["minilm", "surface"]
     common: dict[str, Any] = {"method": "bt", "beside": "all"}
     return {
@@ -60,9 +63,11 @@ def recipes(data: Path) -> dict[str, dict[str, Any]]:
             "data": {"train": str(data / "adparaphrase" / "adparaphrase.csv")},
             "features": ["hashed", "surface"],  # Japanese, which the sentence model does not read
         },
-        "judges": {
-            **common,
-            "data": {"train": judges, "domain_column": "dataset", "limit": 4000, "eval_limit": 1500},
+        "judges": {**common, "data": verdicts, "features": english},
+        LEFT_OUT: {
+            "method": "bt",
+            "beside": {name: {"method": name} for name in DOMAINS},
+            "data": verdicts,
             "features": english,
             "left_out_domains": True,
         },
@@ -284,7 +289,9 @@ def main() -> None:
     sets = {
         name: json.loads((args.runs / name / "evaluation.json").read_text(encoding="utf-8")) for name in recipes(Path())
     }
-    parts = {made.__name__: made(sets) for made in (accuracies, calibrations, left_out, seconds)}
+    apart = {LEFT_OUT: sets.pop(LEFT_OUT)}
+    parts = {made.__name__: made(sets) for made in (accuracies, calibrations, seconds)}
+    parts["left_out"] = left_out(apart)
     parts["newcomers"] = newcomers(json.loads((args.runs / ADAPTATION).read_text(encoding="utf-8")))
     write_text(PAGE, renewed(PAGE.read_text(encoding="utf-8"), parts))
 

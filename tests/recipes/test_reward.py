@@ -60,6 +60,15 @@ def test_tastes_that_point_apart_are_told_apart_by_the_model_of_users_alone(trai
     assert found["lore"]["both_orders"]["largest"] == pytest.approx(0, abs=1e-9)
 
 
+def test_bradley_terry_is_what_others_are_held_against_also_where_it_is_the_model_itself(tmp_path):
+    data = write(tmp_path / "d.jsonl", rows(90))
+    beside = {"bt": {"method": "bt", "options": {"ridge": 0.1}}, "drm_pca": {"method": "drm_pca"}}
+    values = {"data": {"train": data}, "features": FEATURES, "options": {"ridge": 0.1}, "beside": beside}
+    found = told(train_reward(load_reward_recipe(values), output=tmp_path / "run"))
+    assert (found["main"], found["baseline"]) == ("bt", "bt")
+    assert {(d["a"], d["b"]) for d in found["differences"] if d["b"] in found["models"]} == {("drm_pca", "bt")}
+
+
 def test_a_held_out_pair_that_training_compares_too_is_left_out_and_said(tmp_path):
     train, heldout = rows(60), rows(40, seed=1)
     heldout[:10] = [{**row, "prompt": f"Another {i}?"} for i, row in enumerate(train[:10])]

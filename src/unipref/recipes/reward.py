@@ -242,7 +242,8 @@ def _write_evaluation(
     main: str,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    baseline = next((name for name in ("bt", *judged) if name in judged and name != main), None)
+    others = [name for name in judged if name != main]
+    baseline = None if not others else "bt" if "bt" in judged else others[0]
     found = evaluate_preferences(_held_out(pairs), judged, baselines=rules, main=main, baseline=baseline, about=about)
     write_json(folder / EVALUATION, found)
     write_report(folder)

@@ -21,7 +21,7 @@ from unipref.rewards.models.streaming import MOST, streamed
 __all__ = ["RIDGES", "Problem", "Trainer", "descent", "folds_of", "log_loss"]
 
 OPTIMIZERS = ("auto", "lbfgs", "adam")
-RIDGES = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+RIDGES = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 _WHOLE = 2**26  # numbers of features that may be in memory at once
 _FOLDS = 5
 _LOOKED_AT = 20_000  # comparisons on which a ridge is chosen
