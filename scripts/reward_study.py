@@ -37,7 +37,14 @@ ADAPTATION = "adaptation.json"
 LEFT_OUT = "judges-left-out"  # a run of its own: six fits of each model
 DOMAINS = ("bt", "cpm", "gpm", "more", "d3g", "drm_risk", "dial")
 COUNTS = (1, 2, 4, 8, 16)
-USERS = ("lore", "pal", "micro", "drm_pca", "np_bt", "copl")  # models that can be taught newcomers
+USERS = (
+    "lore",
+    "pal",
+    "micro",
+    "drm_pca",
+    "np_bt",
+)  # can be taught newcomers who judged other responses, as copl cannot
+FEW = ("lore", "pal")  # the same where a newcomer is one person
 
 Told = Mapping[str, Any]
 
@@ -93,7 +100,7 @@ def fit(data: Path, runs: Path, only: Sequence[str]) -> None:
 def scorers(runs: Path) -> dict[str, Any]:
     """Diverse tastes in a response: two fitted to real preferences, the others rules."""
     rules: dict[str, tuple[str, dict[str, Any]]] = {
-        "brief": ("length", {"inverted": True}),
+        "brief": ("length", {"cap": 200, "inverted": True}),
         "easy to read": ("reading_level", {}),
         "asks back": ("regex", {"pattern": r"\?"}),
         "says sorry": ("regex", {"pattern": r"(?i)\b(sorry|afraid|unfortunately|apologi[sz]e)\b"}),
@@ -121,15 +128,15 @@ def adapt(data: Path, runs: Path) -> None:
         for side, texts in ((table.first, pairs.first), (table.second, pairs.second)):
             values[side, k] = scorer.score(pairs.prompt.tolist(), texts.tolist())
     whole = np.isfinite(values[table.first]).all(axis=1) & np.isfinite(values[table.second]).all(axis=1)
-    made = simulate_users(table.take(whole), values, seen=100, newcomers=40, pairs=60, alpha=0.1, scorers=tuple(used))
-    told["simulated users"] = _curve(made.seen, made.newcomers) | {
+    made = simulate_users(table.take(whole), values, seen=60, newcomers=30, pairs=40, alpha=0.1, scorers=tuple(used))
+    told["simulated users"] = _curve(made.seen, made.newcomers, USERS) | {
         "scorers": list(used),
         "ties": made.ties,
         "left_out_pairs": int((~whole).sum()),
     }
     recipe = recipes(data)["judges"]["data"]
     judged = [
-        record for source in recipe["train"] for record in read_records(source, domain_field="dataset", limit=1500)[0]
+        record for source in recipe["train"] for record in read_records(source, domain_field="dataset", limit=400)[0]
     ]
     told["judges"] = _each_left_out(preference_table(Pairs.of(judged), features, store))
     people, _ = read_records(recipes(data)["summaries"]["data"]["train"], user_field="source")
@@ -137,8 +144,8 @@ def adapt(data: Path, runs: Path) -> None:
     write_json(runs / ADAPTATION, told)
 
 
-def _curve(seen: Any, newcomers: Any) -> dict[str, Any]:
-    models = {name: make_model(name) for name in USERS}
+def _curve(seen: Any, newcomers: Any, names: Sequence[str]) -> dict[str, Any]:
+    models = {name: make_model(name) for name in names}
     fitted = {}
     notes = []
     for name, model in models.items():
@@ -169,7 +176,7 @@ def _each_left_out(table: Any) -> dict[str, Any]:
     told = {}
     for user in table.users:
         own = table.user == user
-        told[user] = _curve(table.take(~own), table.take(own))
+        told[user] = _curve(table.take(~own), table.take(own), FEW)
     return {"users": told}
 
 
