@@ -23,6 +23,8 @@ from unipref.core.io import write_json, write_text
 from unipref.data import read_records
 from unipref.data.pairs import Pairs
 from unipref.rewards import (
+    Features,
+    TextPreferenceModel,
     adaptation_curve,
     make_features,
     make_model,
@@ -33,10 +35,17 @@ from unipref.rewards import (
 from unipref.store import FeatureStore
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "studies" / "reward-models.md"
-ADAPTATION = "adaptation.json"
+ADAPTATION = "adaptation-{}.json"
+KINDS = ("simulated", "judges", "annotators")
 LEFT_OUT = "judges-left-out"  # a run of its own: six fits of each model
 DOMAINS = ("bt", "cpm", "gpm", "more", "d3g", "drm_risk", "dial")
 COUNTS = (1, 2, 4, 8, 16)
+WHY = {  # how the error of a model says it -> how a cell does
+    "to know whose comparison it is": "no users",
+    "to know the domain of a comparison": "no domains",
+    "votes per category": "no votes by category",
+    "ratings of responses": "no ratings",
+}
 USERS = (
     "lore",
     "pal",
@@ -44,7 +53,7 @@ USERS = (
     "drm_pca",
     "np_bt",
 )  # can be taught newcomers who judged other responses, as copl cannot
-FEW = ("lore", "pal")  # the same where a newcomer is one person
+FEW = ("lore",)  # the same where a newcomer is one person
 
 Told = Mapping[str, Any]
 
@@ -97,8 +106,8 @@ def fit(data: Path, runs: Path, only: Sequence[str]) -> None:
 # ---- newcomers ----
 
 
-def scorers(runs: Path) -> dict[str, Any]:
-    """Diverse tastes in a response: two fitted to real preferences, the others rules."""
+def tastes(runs: Path, store: FeatureStore, pairs: Pairs, rows: Sequence[np.ndarray], m: int) -> dict[str, np.ndarray]:
+    """(m,) scores of responses by diverse tastes: two fitted to real preferences, the others rules; NaN: no opinion."""
     rules: dict[str, tuple[str, dict[str, Any]]] = {
         "brief": ("length", {"cap": 200, "inverted": True}),
         "easy to read": ("reading_level", {}),
@@ -106,42 +115,45 @@ def scorers(runs: Path) -> dict[str, Any]:
         "says sorry": ("regex", {"pattern": r"(?i)\b(sorry|afraid|unfortunately|apologi[sz]e)\b"}),
         "speaks of you": ("regex", {"pattern": r"(?i)\byou(r|rs)?\b"}),
         "gives numbers": ("regex", {"pattern": r"\d"}),
-        "relevant": ("r3", {"embedder": "minilm"}),
+        "relevant": ("r3", {"embedder": "hashed"}),
     }
-    made = {name: make_scorer({"scorer": key, "options": options}) for name, (key, options) in rules.items()}
+    found = {name: np.full(m, np.nan) for name in rules}
+    for name, (key, options) in rules.items():
+        scorer = make_scorer({"scorer": key, "options": options})
+        for where, texts in zip(rows, (pairs.first, pairs.second), strict=True):
+            found[name][where] = scorer.score(pairs.prompt.tolist(), texts.tolist())
     for name in ("harmlessness", "judges"):
-        made[f"{name} (fitted)"] = make_scorer({"scorer": "preference_model", "options": {"model": str(runs / name)}})
-    return made
+        model = TextPreferenceModel.load(runs / name, store=store)
+        values = found[f"{name} (fitted)"] = np.full(m, np.nan)
+        for where, texts in zip(rows, (pairs.first, pairs.second), strict=True):
+            values[where] = model.rewards(pairs.prompt.tolist(), texts.tolist())
+    return found
 
 
-def adapt(data: Path, runs: Path) -> None:
+def adapt(data: Path, runs: Path, kinds: Sequence[str]) -> None:
     """Newcomers of three kinds: simulated users over real pairs, the three judges, the annotators of summaries."""
     store = FeatureStore(runs / ".scores")
     features = make_features(["minilm"])
-    told: dict[str, Any] = {}
-    records, _ = read_records("bundled:hh-harmless")
-    pairs = Pairs.of(records)
+    for kind in kinds or KINDS:
+        write_json(runs / ADAPTATION.format(kind), _of_kind(kind, recipes(data), runs, features, store))
+
+
+def _of_kind(kind: str, made: Mapping[str, Any], runs: Path, features: Features, store: FeatureStore) -> dict[str, Any]:
+    if kind == "judges":
+        sources = made["judges"]["data"]["train"]
+        records = [r for source in sources for r in read_records(source, domain_field="dataset", limit=400)[0]]
+        return _each_left_out(preference_table(Pairs.of(records), features, store))
+    if kind == "annotators":
+        records, _ = read_records(made["summaries"]["data"]["train"], user_field="source")
+        return _each_left_out(preference_table(Pairs.of(records), features, store))
+    pairs = Pairs.of(read_records("bundled:hh-harmless")[0])
     table = preference_table(pairs, features, store)
-    used = scorers(runs)
-    values = np.full((len(table.features), len(used)), np.nan)
-    for k, scorer in enumerate(used.values()):
-        for side, texts in ((table.first, pairs.first), (table.second, pairs.second)):
-            values[side, k] = scorer.score(pairs.prompt.tolist(), texts.tolist())
+    found = tastes(runs, store, pairs, (table.first, table.second), len(table.features))
+    values = np.stack(list(found.values()), axis=1)
     whole = np.isfinite(values[table.first]).all(axis=1) & np.isfinite(values[table.second]).all(axis=1)
-    made = simulate_users(table.take(whole), values, seen=60, newcomers=30, pairs=40, alpha=0.1, scorers=tuple(used))
-    told["simulated users"] = _curve(made.seen, made.newcomers, USERS) | {
-        "scorers": list(used),
-        "ties": made.ties,
-        "left_out_pairs": int((~whole).sum()),
-    }
-    recipe = recipes(data)["judges"]["data"]
-    judged = [
-        record for source in recipe["train"] for record in read_records(source, domain_field="dataset", limit=400)[0]
-    ]
-    told["judges"] = _each_left_out(preference_table(Pairs.of(judged), features, store))
-    people, _ = read_records(recipes(data)["summaries"]["data"]["train"], user_field="source")
-    told["annotators of summaries"] = _each_left_out(preference_table(Pairs.of(people), features, store))
-    write_json(runs / ADAPTATION, told)
+    users = simulate_users(table.take(whole), values, seen=60, newcomers=30, pairs=40, alpha=0.1, scorers=tuple(found))
+    told = _curve(users.seen, users.newcomers, USERS)
+    return told | {"scorers": list(found), "ties": users.ties, "left_out_pairs": int((~whole).sum())}
 
 
 def _curve(seen: Any, newcomers: Any, names: Sequence[str]) -> dict[str, Any]:
@@ -206,9 +218,10 @@ def accuracies(sets: Mapping[str, Told]) -> str:
 
 
 def _why(told: Told, name: str) -> str:
-    """Why a set has no fit of a model, shortened to what is missing."""
-    note = next((note for note in told["notes"] if note.startswith(f"{name} is not beside")), None)
-    return "not fitted" if note is None else note.partition(": ")[2].partition(";")[0]
+    """Why a set has no fit of a model: what is missing."""
+    note = next((note for note in told["notes"] if note.startswith(f"{name} is not beside")), "")
+    why = note.partition(": ")[2].partition(";")[0]
+    return next((short for words, short in WHY.items() if words in why), why or "not fitted")
 
 
 def calibrations(sets: Mapping[str, Told]) -> str:
@@ -253,19 +266,20 @@ def _seconds(entry: Told | None) -> str:
     return "" if entry is None or entry["seconds"] is None else f"{entry['seconds']:.1f}"
 
 
-def newcomers(told: Told) -> str:
-    """Accuracy on newcomers' further choices after some of them."""
-    parts = [_curve_table(told["simulated users"], "simulated users")]
-    for kind in ("judges", "annotators of summaries"):
-        for user, curve in told[kind]["users"].items():
-            parts.append(_curve_table(curve, f"{kind}: {user}"))
+def newcomers(told: Mapping[str, Told]) -> str:
+    """Accuracy on newcomers' further choices after some of them, by kind of newcomer."""
+    parts = [_curve_table(told["simulated"], "simulated users")]
+    for kind in ("judges", "annotators"):
+        parts += [_curve_table(curve, f"{kind}: {user}") for user, curve in told[kind]["users"].items()]
     return "\n\n".join(parts)
 
 
 def _curve_table(curve: Told, name: str) -> str:
     models: dict[str, dict[int, Sequence[float]]] = {}
     for point in curve["points"]:
-        models.setdefault(point["model"], {})[point["choices"]] = point["accuracy"]
+        value, low, high = point["accuracy"]
+        of_one = curve["users"] == 1  # an interval over one person says nothing
+        models.setdefault(point["model"], {})[point["choices"]] = [value, *((None, None) if of_one else (low, high))]
     columns = sorted({point["choices"] for point in curve["points"]})
     rows = [
         [f"`{model}`", *(share(found[n]) if n in found else "" for n in columns)] for model, found in models.items()
@@ -284,6 +298,8 @@ def main() -> None:
         command.add_argument("runs", type=Path, help="where runs go")
         if name == "fit":
             command.add_argument("sets", nargs="*", help="only these sets")
+        else:
+            command.add_argument("kinds", nargs="*", help=f"only these newcomers: {', '.join(KINDS)}")
     page = commands.add_parser("page", help="renew the tables of the study's page")
     page.add_argument("runs", type=Path, help="where the runs are")
     args = parser.parse_args()
@@ -291,7 +307,7 @@ def main() -> None:
         fit(args.data, args.runs, args.sets)
         return
     if args.command == "adapt":
-        adapt(args.data, args.runs)
+        adapt(args.data, args.runs, args.kinds)
         return
     sets = {
         name: json.loads((args.runs / name / "evaluation.json").read_text(encoding="utf-8")) for name in recipes(Path())
@@ -299,7 +315,9 @@ def main() -> None:
     apart = {LEFT_OUT: sets.pop(LEFT_OUT)}
     parts = {made.__name__: made(sets) for made in (accuracies, calibrations, seconds)}
     parts["left_out"] = left_out(apart)
-    parts["newcomers"] = newcomers(json.loads((args.runs / ADAPTATION).read_text(encoding="utf-8")))
+    parts["newcomers"] = newcomers(
+        {kind: json.loads((args.runs / ADAPTATION.format(kind)).read_text(encoding="utf-8")) for kind in KINDS}
+    )
     write_text(PAGE, renewed(PAGE.read_text(encoding="utf-8"), parts))
 
 

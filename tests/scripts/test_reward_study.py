@@ -63,7 +63,7 @@ def test_a_cell_has_the_accuracy_and_the_difference_to_bradley_terry_or_why_ther
     assert rows["model"] == ["law, 1,200 held out", "food, 90 held out"]
     assert rows["`bt`"] == ["70.0 [60.0, 80.0]", "80.0 [70.0, 90.0]"]
     assert rows["`gpm`"] == ["65.0 [55.0, 75.0]; -5.0 [-9.0, -1.0] **", "the fit left finite numbers"]
-    assert rows["`lore`"] == ["lore needs to know whose comparison it is", "90.0 [80.0, 100.0]; +10.0 [-2.0, +20.0]"]
+    assert rows["`lore`"] == ["no users", "90.0 [80.0, 100.0]; +10.0 [-2.0, +20.0]"]
     assert rows["longer wins"] == ["60.0 [50.0, 70.0]", "50.0 [40.0, 60.0]"]
 
 
@@ -78,12 +78,13 @@ def test_newcomers_stand_by_choices_and_somebody_unknown_in_front(script):
         {"model": "lore", "choices": n, "accuracy": [0.6 + n / 100, 0.5, 0.7], "over_pooled": [0, 0, 0]} for n in (0, 4)
     ]
     curve = {"users": 3, "judged": 40.4, "points": points}
-    told = {"simulated users": curve, "judges": {"users": {"x": curve}}, "annotators of summaries": {"users": {}}}
+    told = {"simulated": curve, "judges": {"users": {"x": {**curve, "users": 1}}}, "annotators": {"users": {}}}
     text = script.newcomers(told)
     assert "**simulated users**: 3 newcomers, 40 judged choices" in text
     assert "**judges: x**" in text
     assert "| model | unknown | 4 choices |" in text
     assert "| `lore` | 60.0 [50.0, 70.0] | 64.0 [50.0, 70.0] |" in text
+    assert "| `lore` | 60.0 | 64.0 |" in text  # no interval over one person
 
 
 def test_the_page_has_the_marks_of_all_parts_and_no_others(script):
