@@ -160,9 +160,12 @@ def test_the_comparison_shown_has_as_many_methods_as_it_says():
 
 def test_the_readme_counts_the_catalogue_as_the_command_does():
     words = r"(\d+) objectives, (\d+) operators, (\d+) loops and (\d+)\s+recipes"
-    told = re.search(words, (ROOT / "README.md").read_text(encoding="utf-8"))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = re.search(words, readme)
     kinds = ("objective", "operator", "loop", "recipe")
     assert [int(count) for count in told.groups()] == [len(cards.list_methods(kind)) for kind in kinds]
+    models = re.search(r"(\d+) models of preferences", readme)
+    assert int(models[1]) == len(cards.list_methods("reward"))
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,18 @@ def test_a_model_that_does_not_fit_the_data_is_said_beside_the_others_and_refuse
         train_reward(load_reward_recipe({**values, "method": "lore", "options": {}}), output=tmp_path / "other")
 
 
+def test_starts_that_fail_never_cost_the_last_run_that_did_something(tmp_path):
+    data = write(tmp_path / "d.jsonl", rows(60))
+    values = {"data": {"train": data}, "features": FEATURES, "options": {"ridge": 0.1}}
+    train_reward(load_reward_recipe(values), output=tmp_path / "run")
+    kept = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    needy = load_reward_recipe({**values, "method": "more", "options": {}})  # it needs domains
+    for _ in range(3):
+        with pytest.raises(DataError, match="more needs to know the domain"):
+            train_reward(needy, output=tmp_path / "run")
+    assert (tmp_path / "run.previous" / "model" / "model.safetensors").read_bytes() == kept
+
+
 def test_every_domain_is_left_out_once_where_that_is_asked_for(tmp_path):
     data = write(tmp_path / "d.jsonl", rows(120, domain=lambda i: ("law", "food")[i % 2]))
     values = {"data": {"train": data}, "features": FEATURES, "options": {"ridge": 0.1}, "left_out_domains": True}

@@ -226,6 +226,7 @@ class _Chat:
 
     def _save(self, rest: str) -> None:
         from unipref.core.io import to_json, write_text
+        from unipref.core.records import as_turns
 
         if not rest:
             raise ConfigError("/save takes a file, such as /save chat.txt or /save chat.jsonl")
@@ -234,7 +235,7 @@ class _Chat:
             raise ConfigError(f"{path} is there already, and not of this chat; give another name")
         talk = self.talk
         system = [] if talk.system is None else [{"role": "system", "content": talk.system}]
-        turns = [*system, *({"role": turn.role, "content": turn.content} for turn in talk.turns)]
+        turns = [*system, *as_turns(talk.turns)]
         if path.suffix in (".json", ".jsonl"):
             about = {"model": self.names[self.name].model, "seed": talk.seed, "temperature": talk.temperature}
             text = to_json({"messages": turns, **about}) + "\n"

@@ -28,6 +28,38 @@ def add_to(commands: Any) -> None:
         "several mechanisms (people, judges, a scorer, an aligned model), check it on held-out prompts, and write a "
         "page that says what may be trusted.",
     )
+    _add_data(parser)
+    parser.add_argument(
+        "--concepts",
+        action="append",
+        default=[],
+        metavar="TABLE|YAML|SET",
+        help="further concepts: a table of their values with the columns id, concept, value (first response minus "
+        "second; chosen minus rejected); a YAML file that defines them; or a published set: ad-linguistic, cpm-13, "
+        "decipher, dissect-29, profile; NAME=… puts NAME before the keys; may be repeated",
+    )
+    parser.add_argument(
+        "--no-surface", action="store_true", help="leave out what is counted in the texts; use --concepts and n-grams"
+    )
+    parser.add_argument("--n-grams", type=int, metavar="N", help="words and pairs of words per domain (default: 20)")
+    parser.add_argument(
+        "--heldout-share", type=float, metavar="SHARE", help="of the prompts, to check on (default: 0.25)"
+    )
+    parser.add_argument("--resamples", type=int, metavar="N", help="refits for sign stability (default: 100)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of folds and resamples (default: 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N records of each file")
+    parser.add_argument("--strict", action="store_true", help="a faulty row stops instead of being counted")
+    _add_judge(parser)
+    parser.add_argument("--name", help="of the explanation (default: of the files' names)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/explain-NAME)")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="print explanation.json")
+    shape.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.set_defaults(run=run)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    """What is explained: files, runs, scorers, and the columns that say who judged and where."""
     parser.add_argument(
         "files",
         nargs="*",
@@ -66,26 +98,10 @@ def add_to(commands: Any) -> None:
         help="the column in which a judge said why, to be read beside the pairs (default: rationale, if there is one)",
     )
     parser.add_argument("--format", default="auto", metavar="NAME", help="of the data (default: told from the columns)")
-    parser.add_argument(
-        "--concepts",
-        action="append",
-        default=[],
-        metavar="TABLE|YAML|SET",
-        help="further concepts: a table of their values with the columns id, concept, value (first response minus "
-        "second; chosen minus rejected); a YAML file that defines them; or a published set: ad-linguistic, cpm-13, "
-        "decipher, dissect-29, profile; NAME=… puts NAME before the keys; may be repeated",
-    )
-    parser.add_argument(
-        "--no-surface", action="store_true", help="leave out what is counted in the texts; use --concepts and n-grams"
-    )
-    parser.add_argument("--n-grams", type=int, metavar="N", help="words and pairs of words per domain (default: 20)")
-    parser.add_argument(
-        "--heldout-share", type=float, metavar="SHARE", help="of the prompts, to check on (default: 0.25)"
-    )
-    parser.add_argument("--resamples", type=int, metavar="N", help="refits for sign stability (default: 100)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of folds and resamples (default: 0)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N records of each file")
-    parser.add_argument("--strict", action="store_true", help="a faulty row stops instead of being counted")
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    """Who is asked about concepts, and what else."""
     judge = parser.add_argument_group("a judge, for concepts that cannot be counted")
     judge.add_argument("--endpoint", metavar="URL", help="of a model that is asked as OpenAI's are; /v1 included")
     judge.add_argument("--judge-model", metavar="NAME", help="as the endpoint calls it")
@@ -124,12 +140,6 @@ def add_to(commands: Any) -> None:
     judge.add_argument(
         "--judged-as", metavar="NAME", help="the judge of --break-ties (default: the model's name, or the only one)"
     )
-    parser.add_argument("--name", help="of the explanation (default: of the files' names)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder (default: runs/explain-NAME)")
-    shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="print explanation.json")
-    shape.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,10 +1,22 @@
 """Records: what people preferred, as text and facts, before any model or tokenizer."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ROLES", "Comparison", "Item", "Message", "Record", "Span", "Text", "last_user_turn", "plain_text"]
+__all__ = [
+    "ROLES",
+    "Comparison",
+    "Item",
+    "Message",
+    "Record",
+    "Span",
+    "Text",
+    "as_turns",
+    "as_written",
+    "last_user_turn",
+    "plain_text",
+]
 
 ROLES = ("response", "gold", "base", "rationale", "policy_sample", "baseline_sample", "variant")
 
@@ -108,6 +120,16 @@ def plain_text(text: Text) -> str:
     For scorers that read a response; never for training, where the chat template decides.
     """
     return text if isinstance(text, str) else "\n\n".join(message.content for message in text)
+
+
+def as_turns(messages: Iterable[Message]) -> list[dict[str, str]]:
+    """`messages` as chat templates and data files have them: {"role", "content"} each."""
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def as_written(text: Text) -> str | list[dict[str, str]]:
+    """`text` as a data file has it: a string as it is, messages as `as_turns`."""
+    return text if isinstance(text, str) else as_turns(text)
 
 
 def last_user_turn(text: Text) -> str:

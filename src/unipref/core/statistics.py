@@ -18,8 +18,8 @@ import numpy as np
 from unipref.core.errors import ShapeError
 
 __all__ = [
-    "Interval", "Joint", "agreements", "effective_sample_size", "holm", "interval_of", "joint_means", "mean",
-    "mean_difference", "swap_test", "wins",
+    "Interval", "Joint", "agreements", "both_sides", "effective_sample_size", "holm", "interval_of", "joint_means",
+    "mean", "mean_difference", "pair_accuracy", "sigmoid", "swap_test", "wins",
 ]  # fmt: skip
 
 RESAMPLES = 2000
@@ -278,6 +278,27 @@ def agreements(margins: Sequence[float], gaps: Sequence[float]) -> np.ndarray:
     gaps = _floats(gaps)
     directions = np.where(gaps == 0, np.nan, np.sign(gaps))
     return wins(_floats(margins) * directions)
+
+
+def sigmoid(z: np.ndarray | float) -> np.ndarray:
+    """1 / (1 + e^-z), without overflow, and exactly one half at 0."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z)))
+
+
+def both_sides(logits: np.ndarray) -> np.ndarray:
+    """(n, 2) probabilities of the second and of the first side, from (n,) log-odds of the first; NaN stays NaN."""
+    first = sigmoid(logits)
+    return np.stack([1.0 - first, first], axis=1)
+
+
+def pair_accuracy(logits: Sequence[float], p: np.ndarray, weights: np.ndarray) -> float:
+    """Share of pairs whose preferred side has the greater log-odds, by weight; an even verdict is half right.
+
+    Ties (p is one half), pairs without a verdict (NaN) and those of weight 0 do not count; NaN where nothing does.
+    """
+    right = agreements(logits, p - 0.5)
+    counts = (p != 0.5) & ~np.isnan(right) & (weights > 0)
+    return float(np.average(right[counts], weights=weights[counts])) if counts.any() else math.nan
 
 
 def effective_sample_size(weights: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from unipref.core.errors import ConfigError, DataError
-from unipref.core.records import Item, Message, Record, Text
+from unipref.core.records import Item, Message, Record, Text, as_turns
 from unipref.core.tries import Trie, build_trie
 from unipref.data.prompts import shared_length
 from unipref.data.report import DataReport, RowFault
@@ -311,9 +311,10 @@ class _Coder:
     def _render(self, messages: tuple[Message, ...], opened: bool, rendered: dict[tuple[Text, bool], str]) -> str:
         key = (messages, opened)
         if key not in rendered:
-            turns = [{"role": message.role, "content": message.content} for message in messages]
             try:
-                rendered[key] = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opened)
+                rendered[key] = self.tokenizer.apply_chat_template(
+                    as_turns(messages), tokenize=False, add_generation_prompt=opened
+                )
             except (jinja2.TemplateError, TypeError, IndexError) as err:
                 raise RowFault("the chat template refuses the conversation", str(err)) from err
         return rendered[key]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from unipref.core.errors import ShapeError
-from unipref.core.statistics import mean
+from unipref.core.statistics import mean, sigmoid
 from unipref.evaluate._rows import conversations_of, margins_of, weights_of
 
-__all__ = ["calibration", "equal_mass", "fit_temperature", "log_score", "log_sigmoid", "sigmoid", "temperature_of"]
+__all__ = ["calibration", "equal_mass", "fit_temperature", "log_score", "log_sigmoid", "temperature_of"]
 
 BINS = 10
 Rows = Sequence[Mapping[str, Any]]
@@ -115,10 +115,6 @@ def _calibration_error(confidence: np.ndarray, right: np.ndarray, weights: np.nd
         return None
     gaps = np.bincount(equal_mass(confidence, weights, BINS), weights * (right - confidence), minlength=BINS)
     return float(np.abs(gaps).sum() / total)
-
-
-def sigmoid(z: np.ndarray) -> np.ndarray:
-    return np.exp(log_sigmoid(z))
 
 
 def log_sigmoid(z: np.ndarray) -> np.ndarray:

@@ -16,10 +16,11 @@ from unipref.core.statistics import (
     effective_sample_size,
     holm,
     mean,
+    sigmoid,
     swap_test,
 )
 from unipref.evaluate._best_of import best_of_n
-from unipref.evaluate._calibration import log_sigmoid, sigmoid
+from unipref.evaluate._calibration import log_sigmoid
 from unipref.evaluate._reliability import reliability
 from unipref.evaluate._sections import Sections, by_section
 from unipref.evaluate._shares import between, share_interval, shares, worst

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from unipref.core.statistics import mean
-from unipref.evaluate._calibration import equal_mass, fit_temperature, sigmoid
+from unipref.core.statistics import mean, sigmoid
+from unipref.evaluate._calibration import equal_mass, fit_temperature
 
 __all__ = ["BINS", "CURVE", "debiased_square", "reliability"]
 

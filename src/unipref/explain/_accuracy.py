@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from unipref.core.statistics import Interval, mean, mean_difference
+from unipref.core.statistics import Interval, mean, mean_difference, sigmoid
 from unipref.data.pairs import Pairs
 from unipref.explain._order import ordered
 from unipref.explain.regression import HierarchicalPairRegressor
@@ -74,7 +74,7 @@ def accuracies(
         "by_domain": {name: interval(ours, rows).as_list() for name, rows in of_domain.items()},
         "calibration": [
             {
-                "predicted": float(np.average(_sigmoid(np.abs(logits[rows])), weights=np.array(weights)[rows])),
+                "predicted": float(np.average(sigmoid(np.abs(logits[rows])), weights=np.array(weights)[rows])),
                 "right": interval(ours, rows).as_list(),
                 "n": int(rows.sum()),
             }
@@ -107,10 +107,6 @@ def _by_confidence(logits: np.ndarray) -> list[np.ndarray]:
     """(N,) masks of up to four parts of one size, the least sure first; none has fewer than FEW pairs."""
     parts = np.array_split(np.argsort(np.abs(logits), kind="stable"), max(1, min(4, len(logits) // FEW)))
     return [np.isin(np.arange(len(logits)), part) for part in parts]
-
-
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * logits))
 
 
 def _majority(pairs: Pairs, fitted: np.ndarray, test: np.ndarray) -> np.ndarray:

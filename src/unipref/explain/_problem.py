@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unipref.core.statistics import sigmoid
+
 __all__ = ["Domain", "Point", "Problem"]
 
 _ROWS = 1 << 15  # of a chunk: what is weighted or converted is never a copy of all rows
@@ -114,7 +116,7 @@ class Problem:
         for d, domain in enumerate(self.domains):
             columns = [b + s[d], b] if self.alpha > 0 else [b + s[d]]
             z = domain.logits(np.stack(columns, axis=1))
-            q = _sigmoid(z)
+            q = sigmoid(z)
             smooth += domain.loss(z[:, 0]) + (self.alpha * domain.loss(z[:, 1]) if self.alpha > 0 else 0.0)
             back = domain.back(domain.w[:, None] * (q - domain.p[:, None]))
             grad_s[d] = back[:, 0]
@@ -153,7 +155,3 @@ def _distance(gradient: np.ndarray, weight: np.ndarray, penalty: float) -> np.nd
     """From -gradient to the subdifferential of penalty * |weight|."""
     at_zero = np.maximum(np.abs(gradient) - penalty, 0.0)
     return np.where(weight == 0, at_zero, np.abs(gradient + penalty * np.sign(weight)))
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * z))  # no overflow

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core.errors import ConfigError, DataError, ShapeError
+from unipref.core.statistics import both_sides, sigmoid
 from unipref.explain.regression import HierarchicalPairRegressor, as_probabilities
 from unipref.explain.selection import folds_of
 from unipref.features.concepts import Concept, PairValues
@@ -143,8 +144,7 @@ class CompositionalPreferenceModel:
 
     def predict_proba(self, values: PairValues) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first response is preferred."""
-        first = 0.5 * (1.0 + np.tanh(0.5 * self.decision_function(values)))
-        return np.stack([1.0 - first, first], axis=1)
+        return both_sides(self.decision_function(values))
 
     def score(self, values: PairValues, y: Sequence[float]) -> float:
         """Accuracy over the pairs that are no ties and have all values; an equal score is half right."""
@@ -199,7 +199,7 @@ def _ridge(x: np.ndarray, p: np.ndarray, strength: float) -> np.ndarray:
     w = np.zeros(x.shape[1])
     value = objective(w)
     for _ in range(_STEPS):
-        q = 0.5 * (1.0 + np.tanh(0.5 * (x @ w)))
+        q = sigmoid(x @ w)
         gradient = w + strength * (x.T @ (q - p))
         hessian = np.eye(len(w)) + strength * (x.T @ (x * (q * (1 - q))[:, None]))
         step = np.linalg.solve(hessian, gradient)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core.errors import ConfigError, DataError, ShapeError
+from unipref.core.statistics import sigmoid
 from unipref.explain._ranks import pearson, spearman
 from unipref.explain.regression import HierarchicalPairRegressor, as_probabilities
 from unipref.features.rules import length_label
@@ -65,7 +66,7 @@ class Posterior:
     def preference(self) -> np.ndarray:
         """(C,) 100 sigmoid(mean): how often, in per cent, a response is preferred that is one unit better in a concept
         and equal in all others."""
-        return 100.0 * _sigmoid(self.mean)
+        return 100.0 * sigmoid(self.mean)
 
     @property
     def converged(self) -> bool:
@@ -90,7 +91,7 @@ class Posterior:
                 "sd": float(self.sd[j]),
                 "interval_90": at90[j].tolist(),
                 "interval_95": at95[j].tolist(),
-                "preference": [float(self.preference[j]), *(100.0 * _sigmoid(at95[j])).tolist()],
+                "preference": [float(self.preference[j]), *(100.0 * sigmoid(at95[j])).tolist()],
                 "rhat": float(self.rhat[j]),
                 "ess": float(self.ess[j]),
             }
@@ -224,7 +225,7 @@ def _sampled(
         """(chains,) -log posterior up to a constant, and its (chains, C) gradient."""
         z, a = u @ basis.T, u @ root.T
         value = (np.logaddexp(0.0, z) - p * z).sum(axis=1) + np.abs(a).sum(axis=1) / scale
-        return value, (_sigmoid(z) - p) @ basis + (np.sign(a) / scale) @ root
+        return value, (sigmoid(z) - p) @ basis + (np.sign(a) / scale) @ root
 
     u = rng.standard_normal((chains, n))
     value, slope = energy(u)
@@ -277,7 +278,3 @@ def _diagnosed(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     falling = np.minimum.accumulate(np.where(positive, pairs, 0.0), axis=0)
     time = np.maximum(2.0 * falling.sum(axis=0) - 1.0, 1.0 / math.log10(max(m * n, 10)))
     return np.sqrt(total / within), m * n / time
-
-
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z)))

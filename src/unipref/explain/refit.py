@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unipref.core.errors import ShapeError
+from unipref.core.statistics import sigmoid
 from unipref.explain.regression import as_probabilities
 
 __all__ = ["Refit", "refit"]
@@ -63,7 +64,7 @@ def refit(
         return _none(n, f"{n_groups} held-out prompts are too few for {n} weights")
     beta = np.zeros(n)
     for _ in range(_STEPS):
-        q = 0.5 * (1 + np.tanh(0.5 * (x @ beta)))
+        q = sigmoid(x @ beta)
         gradient = x.T @ (weight * (q - p))
         hessian = x.T @ (x * (weight * q * (1 - q))[:, None])
         if np.linalg.cond(hessian) > 1e12:
@@ -74,7 +75,7 @@ def refit(
             return _none(n, "the concepts separate the held-out pairs, so no finite weights are best")
         if np.abs(step).max() < 1e-10:
             break
-    q = 0.5 * (1 + np.tanh(0.5 * (x @ beta)))
+    q = sigmoid(x @ beta)
     scores = np.zeros((n_groups, n))
     np.add.at(scores, place, x * (weight * (q - p))[:, None])
     bread = np.linalg.inv(x.T @ (x * (weight * q * (1 - q))[:, None]))

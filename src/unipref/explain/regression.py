@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core.errors import ConfigError, DataError, ShapeError
+from unipref.core.statistics import both_sides
 from unipref.explain._problem import Domain, Problem
 from unipref.explain._solvers import newton
 
@@ -134,8 +135,7 @@ class HierarchicalPairRegressor:
 
     def predict_proba(self, X: np.ndarray, domains: Sequence[Hashable] | None = None) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first response is preferred."""
-        first = 0.5 * (1.0 + np.tanh(0.5 * self.decision_function(X, domains)))
-        return np.stack([1.0 - first, first], axis=1)
+        return both_sides(self.decision_function(X, domains))
 
     def predict(self, X: np.ndarray, domains: Sequence[Hashable] | None = None) -> np.ndarray:
         """(N,) 1.0 where the first response is preferred, 0.0 where the second is, 0.5 where the logit is exactly 0."""

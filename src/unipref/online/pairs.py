@@ -1,7 +1,7 @@
 """Preference pairs from answers with scores, with an account of every pair that is not made."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unipref.core.errors import ConfigError, nearest
-from unipref.core.records import Comparison, Item, Record, Text
+from unipref.core.records import Comparison, Item, Record, as_written
 from unipref.data import DataReport
 from unipref.data.encode import CONTINUES
 
@@ -127,9 +127,9 @@ def pair_rows_of(records: Sequence[Record]) -> list[dict[str, Any]]:
         chosen, rejected = record.items[comparison.winner], record.items[comparison.loser]
         row: dict[str, Any] = {
             "id": record.id,
-            "prompt": _plain(chosen.context),
-            "chosen": _plain(chosen.response),
-            "rejected": _plain(rejected.response),
+            "prompt": as_written(chosen.context),
+            "chosen": as_written(chosen.response),
+            "rejected": as_written(rejected.response),
             "preference": comparison.preference,
             "margin": comparison.margin,
         }
@@ -140,7 +140,3 @@ def pair_rows_of(records: Sequence[Record]) -> list[dict[str, Any]]:
             row["domain"] = record.domain
         rows.append(row)
     return rows
-
-
-def _plain(text: Text) -> str | list[Mapping[str, str]]:
-    return text if isinstance(text, str) else [{"role": turn.role, "content": turn.content} for turn in text]

@@ -40,6 +40,7 @@ __all__ = [
 
 VALIDATION_SALT = "unipref-validation-1"
 VALIDATION_SHARE = 0.1
+_BEFORE_WORK = frozenset({"recipe.yaml", "data.json", "doctor.json"})  # what a run writes before it trains
 
 Show = Callable[[int, int, Mapping[str, Any]], None]
 
@@ -85,6 +86,9 @@ def quiet_transformers() -> Iterator[None]:
 def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
     """Make `folder` ready for a run of `recipe`: what an earlier run left is kept beside it as NAME.previous.
 
+    A start that ended before there was any work is replaced, and NAME.previous stays what it was: however often a start
+    fails, the last run that did something is kept.
+
     Raises:
         ConfigError: the folder holds something that is no run, or nothing that a resume could go on with.
     """
@@ -102,9 +106,12 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool) -> None:
         previous = folder.with_name(f"{folder.name}.previous")
         if not path.exists():
             raise ConfigError(f"{folder} is not empty and not a run folder; choose another with --output")
-        if previous.exists():
-            shutil.rmtree(previous)
-        folder.rename(previous)
+        if {entry.name for entry in folder.iterdir()} <= _BEFORE_WORK:
+            shutil.rmtree(folder)
+        else:
+            if previous.exists():
+                shutil.rmtree(previous)
+            folder.rename(previous)
     write_text(path, resolved)
 
 

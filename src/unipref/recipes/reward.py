@@ -33,7 +33,7 @@ from unipref.rewards import (
 from unipref.rewards.trained import FOLDER
 from unipref.store import FeatureStore
 
-__all__ = ["STORE", "Reading", "adapt_reward", "compared", "evaluate_reward", "judgement", "train_reward"]
+__all__ = ["PLAINLY", "STORE", "Reading", "adapt_reward", "compared", "evaluate_reward", "judgement", "train_reward"]
 
 Tell = Callable[[str], None]
 BAG = "bag of words"  # a baseline's name
@@ -68,11 +68,11 @@ def compared(records: Sequence[Record], report: DataReport) -> tuple[list[Record
     return paired, report.then(later)
 
 
+PLAINLY = Reading()
+
+
 def _silent(_: str) -> None:
     """Tell nobody."""
-
-
-_PLAINLY = Reading()
 
 
 # ---- train ----
@@ -98,7 +98,8 @@ def train_reward(recipe: RewardRecipe, *, output: Path | None = None, tell: Tell
     tell(report.describe())
     store = FeatureStore(folder.parent / STORE)
     features = make_features(recipe.spec, records=[*train, *heldout])
-    of_train, of_heldout, notes = _apart(Pairs.of(train), Pairs.of(heldout))
+    of_train = Pairs.of(train)
+    of_heldout, notes = _apart(of_train, Pairs.of(heldout))
     made, size = FeatureReport(), len(of_train)
     everything = preference_table(
         Pairs.joined([of_train, of_heldout]),
@@ -159,7 +160,7 @@ def _fitted(
     return fitted, notes
 
 
-def _apart(train: Pairs, heldout: Pairs) -> tuple[Pairs, Pairs, list[str]]:
+def _apart(train: Pairs, heldout: Pairs) -> tuple[Pairs, list[str]]:
     """Held-out pairs without those that training compares too, whatever the prompt; and what is to be told of it."""
     seen = {frozenset(pair) for pair in zip(train.first.tolist(), train.second.tolist(), strict=True)}
     again = np.array([frozenset(pair) in seen for pair in zip(heldout.first, heldout.second, strict=True)], dtype=bool)
@@ -171,7 +172,7 @@ def _apart(train: Pairs, heldout: Pairs) -> tuple[Pairs, Pairs, list[str]]:
         )
         if again.all():
             raise DataError("every held-out pair stands in the training data too; give other held-out data")
-    return train, heldout.take(~again), notes
+    return heldout.take(~again), notes
 
 
 def judgement(model: PreferenceModel, held: PreferenceTable, seconds: float | None = None) -> Judgement:
@@ -198,13 +199,12 @@ def _left_out(choice: Choice, everything: PreferenceTable, size: int) -> np.ndar
     """(N,) logits of held-out comparisons by models that were fitted without their domain; NaN where they have none.
 
     Args:
-        size: comparisons of `everything` that are trained on; those behind them are held out, and count nothing.
+        size: comparisons of `everything` that are trained on; those behind them are held out.
     """
     seen = np.arange(len(everything)) < size
-    table = everything.with_columns(weight=np.where(seen, everything.weight, 0.0))
     logits = np.full(len(everything), np.nan)
-    for domain, found in leave_one_domain_out(choice.method, choice.options, table).items():
-        logits[table.domain == domain] = found
+    for domain, found in leave_one_domain_out(choice.method, choice.options, everything, seen=seen).items():
+        logits[everything.domain == domain] = found
     return logits[~seen]
 
 
@@ -273,7 +273,7 @@ def evaluate_reward(
     models: Mapping[str, Path | str],
     source: str,
     *,
-    reading: Reading = _PLAINLY,
+    reading: Reading = PLAINLY,
     output: Path | None = None,
     tell: Tell = _silent,
 ) -> Path:
@@ -313,7 +313,7 @@ def evaluate_reward(
 # ---- newcomers ----
 
 
-def adapt_reward(model: Path | str, source: str, output: Path, *, reading: Reading = _PLAINLY) -> dict[str, Any]:
+def adapt_reward(model: Path | str, source: str, output: Path, *, reading: Reading = PLAINLY) -> dict[str, Any]:
     """Teach the model the users (or domains) of `source` that it does not know; `output` becomes the new model.
 
     Returns:

@@ -9,15 +9,14 @@ import numpy as np
 
 from unipref.core.errors import DataError
 from unipref.core.io import to_json, write_text
-from unipref.core.records import Item, Record, Text, plain_text
+from unipref.core.records import Item, Record, as_written, plain_text
+from unipref.core.statistics import sigmoid
 from unipref.data.pairs import UNNAMED, Pairs
-from unipref.recipes.reward import STORE, Reading
+from unipref.recipes.reward import PLAINLY, STORE, Reading
 from unipref.rewards import TextPreferenceModel
 from unipref.store import FeatureStore
 
 __all__ = ["score_data"]
-
-_PLAINLY = Reading()
 
 
 def score_data(
@@ -25,7 +24,7 @@ def score_data(
     source: str,
     output: Path,
     *,
-    reading: Reading = _PLAINLY,
+    reading: Reading = PLAINLY,
     user: str | None = None,
     domain: str | None = None,
     column: str = "reward",
@@ -105,22 +104,22 @@ def _compared(
     if relabel:
         if logit < 0:
             chosen, rejected, up, down, logit = rejected, chosen, down, up, -logit
-        preference = _probability(logit)
+        preference = float(sigmoid(logit))
     row: dict[str, Any] = {
         "id": name,
-        "prompt": _written(chosen.context),
-        "chosen": _written(chosen.response),
-        "rejected": _written(rejected.response),
+        "prompt": as_written(chosen.context),
+        "chosen": as_written(chosen.response),
+        "rejected": as_written(rejected.response),
         "preference": preference,
         f"chosen_{column}": up,
         f"rejected_{column}": down,
-        f"{column}_preference": _probability(logit),
+        f"{column}_preference": float(sigmoid(logit)),
     }
     return {**row, **_about(record), **({} if comparison.annotator is None else {"annotator": comparison.annotator})}
 
 
 def _alone(record: Record, item: Item, value: float, column: str) -> dict[str, Any]:
-    row: dict[str, Any] = {"id": record.id, "prompt": _written(item.context), "completion": _written(item.response)}
+    row: dict[str, Any] = {"id": record.id, "prompt": as_written(item.context), "completion": as_written(item.response)}
     if item.label is not None:
         row["label"] = item.label
     return {**row, column: value, **_about(record)}
@@ -129,11 +128,3 @@ def _alone(record: Record, item: Item, value: float, column: str) -> dict[str, A
 def _about(record: Record) -> dict[str, Any]:
     told = {"user": record.user, "domain": record.domain}
     return {name: value for name, value in told.items() if value is not None}
-
-
-def _probability(logit: float) -> float:
-    return float(0.5 * (1.0 + np.tanh(0.5 * logit)))
-
-
-def _written(text: Text) -> str | list[dict[str, str]]:
-    return text if isinstance(text, str) else [{"role": turn.role, "content": turn.content} for turn in text]

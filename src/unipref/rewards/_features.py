@@ -47,6 +47,14 @@ class FeatureSpec:
     interaction: Interaction = "none"
     contexts: bool = True
 
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise ConfigError(f"features: name at least one of {', '.join(BLOCKS)}")
+        for choice in self.features:
+            for name in choice if isinstance(choice, Mapping) else [choice]:
+                if isinstance(name, str) and name not in ("default", *BLOCKS):  # others are a user's own
+                    raise ConfigError(f"no features named {name!r}{nearest(name, ['default', *BLOCKS])}")
+
     @classmethod
     def of(cls, value: "FeatureSpec | Mapping[str, Any] | Sequence[Any] | str | None") -> "FeatureSpec":
         """The choice that `value` writes: a spec, its three keys, a list of blocks, one block, or None for the default.
@@ -79,8 +87,6 @@ class FeatureSpec:
             raise ConfigError(f"interaction is 'none' or 'product', not {spec.interaction!r}")
         if not isinstance(spec.contexts, bool):
             raise ConfigError(f"contexts is true or false, not {spec.contexts!r}")
-        if not spec.features:
-            raise ConfigError(f"features: name at least one of {', '.join(BLOCKS)}")
         return spec
 
     def to_dict(self) -> dict[str, Any]:
@@ -295,6 +301,4 @@ def _block(choice: Any, records: Sequence[Record] | None) -> Embedder | OfRespon
             return Backbone(**(options or {}))
         except TypeError as err:
             raise ConfigError(f"the features backbone cannot be made of {options!r}: {err}") from err
-    if not isinstance(name, Mapping) and name not in EMBEDDERS:
-        raise ConfigError(f"no features named {name!r}{nearest(str(name), BLOCKS)}")
     return make_embedder(choice)

@@ -13,7 +13,12 @@ __all__ = ["leave_one_domain_out"]
 
 
 def leave_one_domain_out(
-    name: str, options: Mapping[str, Any], table: PreferenceTable, *, unlabelled: bool = True
+    name: str,
+    options: Mapping[str, Any],
+    table: PreferenceTable,
+    *,
+    seen: np.ndarray | None = None,
+    unlabelled: bool = True,
 ) -> dict[str, np.ndarray]:
     """Domain -> logits of its comparisons, in the table's order, by a model that was fitted to the other domains.
 
@@ -22,6 +27,7 @@ def leave_one_domain_out(
 
     Args:
         name, options: of the preference model.
+        seen: (N,) comparisons that may be trained on; the others are scored alone. None: all.
         unlabelled: the responses of the domain that is left out, without labels, are given to a model that can learn
             from them: in the fit, or by adapting to the new domain.
 
@@ -33,14 +39,15 @@ def leave_one_domain_out(
             f"leaving one domain out needs two or more, and the comparisons name {len(table.domains)} "
             f"({', '.join(table.domains) or 'none'}); give the column `domain`"
         )
-    return {domain: _without(name, options, table, domain, unlabelled) for domain in table.domains}
+    seen = np.ones(len(table), dtype=bool) if seen is None else np.asarray(seen)
+    return {domain: _without(name, options, table, domain, seen, unlabelled) for domain in table.domains}
 
 
 def _without(
-    name: str, options: Mapping[str, Any], table: PreferenceTable, domain: str, unlabelled: bool
+    name: str, options: Mapping[str, Any], table: PreferenceTable, domain: str, seen: np.ndarray, unlabelled: bool
 ) -> np.ndarray:
     out = table.domain == domain
-    inside = ~out & ~np.isin(table.group, np.unique(table.group[out]))
+    inside = seen & ~out & ~np.isin(table.group, np.unique(table.group[out]))
     blank = table.with_columns(
         p=np.where(out, 0.5, table.p),
         weight=np.where(out, 0.0, table.weight),

@@ -10,7 +10,7 @@ import numpy as np
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Item, Message, Record
-from unipref.core.statistics import agreements
+from unipref.core.statistics import both_sides, pair_accuracy
 from unipref.data import encode_records
 from unipref.data.few_shots import Shot, draw_shots, few_shot_words
 from unipref.data.pair_questions import PairQuestion
@@ -28,14 +28,11 @@ class _Asked:
 
     def predict_proba(self, pairs: Pairs) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first is preferred; NaN where there is no verdict."""
-        first = 0.5 * (1.0 + np.tanh(0.5 * self.decision_function(pairs)))
-        return np.stack([1.0 - first, first], axis=1)
+        return both_sides(self.decision_function(pairs))
 
     def score(self, pairs: Pairs) -> float:
         """Accuracy by weight over the pairs that are no ties and have a verdict; an even one is half right."""
-        right = agreements(self.decision_function(pairs), pairs.p - 0.5)
-        counts = (pairs.p != 0.5) & ~np.isnan(right)
-        return float(np.average(right[counts], weights=pairs.weight[counts])) if counts.any() else float("nan")
+        return pair_accuracy(self.decision_function(pairs), pairs.p, pairs.weight)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unipref.core.errors import ConfigError, DataError, ShapeError
+from unipref.core.statistics import sigmoid
 from unipref.rewards.table import PreferenceTable
 
 __all__ = ["SimulatedUsers", "simulate_users", "standardised"]
@@ -109,7 +110,7 @@ def simulate_users(
         asked = table.take(rows)
         gap = (shares[who] * (z[asked.first] - z[asked.second])).sum(axis=1)
         if temperature > 0:
-            p = (rng.random(len(gap)) < 0.5 * (1 + np.tanh(gap / temperature / 2))).astype(np.float64)
+            p = (rng.random(len(gap)) < sigmoid(gap / temperature)).astype(np.float64)
         else:
             p = (np.sign(gap) + 1) / 2
         ties += int((p == 0.5).sum())

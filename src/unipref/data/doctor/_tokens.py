@@ -11,7 +11,7 @@ import numpy as np
 
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.findings import Finding, TokenRow
-from unipref.core.records import Item, Message, Record, Text, plain_text
+from unipref.core.records import Item, Message, Record, Text, as_turns, plain_text
 from unipref.data.doctor._checks import ASKED_OF_TOKENS, HALF, MANY, MOST, graded
 from unipref.data.doctor._texts import markers_in
 from unipref.data.doctor._view import View, counted, ends, not_checked, percent, place, view_of
@@ -211,8 +211,7 @@ class _Look:
         return False
 
     def _rendered(self, messages: Sequence[Message]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
-        return self.tokenizer.apply_chat_template(turns, tokenize=False)
+        return self.tokenizer.apply_chat_template(as_turns(messages), tokenize=False)
 
     def bos_twice(self) -> Finding:
         """BOS that a text spells, in a response or doubled at the start. A template that writes BOS before every turn

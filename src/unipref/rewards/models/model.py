@@ -17,7 +17,7 @@ from torch import Tensor
 from unipref.core.cards import get_method, method
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.io import write_json, writing_folder
-from unipref.core.statistics import agreements
+from unipref.core.statistics import both_sides, pair_accuracy
 from unipref.data.pairs import UNNAMED
 from unipref.objectives import Objective, Term, as_objective
 from unipref.rewards._threads import one_thread
@@ -31,6 +31,7 @@ from unipref.rewards.table import PreferenceTable
 __all__ = ["PreferenceModel", "load_preference_model", "make_model", "preference_model"]
 
 FORMAT = "unipref-preference-model-1"
+_FILES = "reward.json and model.safetensors"
 _EXACT = 2**26  # numbers of features up to which the arithmetic is in float64
 _SMALL = 2**22  # numbers of features up to which one thread is the fastest
 _CHUNK = 16_384
@@ -163,14 +164,11 @@ class PreferenceModel:
 
     def predict_proba(self, table: PreferenceTable) -> np.ndarray:
         """(N, 2) probabilities that the second and that the first is preferred."""
-        first = 0.5 * (1.0 + np.tanh(0.5 * self.decision_function(table)))
-        return np.stack([1.0 - first, first], axis=1)
+        return both_sides(self.decision_function(table))
 
     def score(self, table: PreferenceTable) -> float:
         """Accuracy by weight over the comparisons that are no ties; an even verdict is half right."""
-        right = agreements(self.decision_function(table), table.p - 0.5)
-        counts = (table.p != 0.5) & ~np.isnan(right)
-        return float(np.average(right[counts], weights=table.weight[counts])) if counts.any() else float("nan")
+        return pair_accuracy(self.decision_function(table), table.p, table.weight)
 
     def reward(
         self,
@@ -433,20 +431,33 @@ def make_model(name: str, **options: Any) -> PreferenceModel:
     return get_method(name, "reward").build(**options)
 
 
+def read_description(folder: Path | str) -> dict[str, Any]:
+    """What `reward.json` says of the model in `folder`: "method", "options", "users", "about", ...
+
+    Raises:
+        ConfigError: there is none, or one that this version does not read.
+    """
+    path = Path(folder)
+    try:
+        told = json.loads((path / "reward.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise ConfigError(f"{path} holds no preference model ({_FILES}): {err}") from err
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise ConfigError(f"{path}/reward.json is not of the format {FORMAT}; train the model again with this version")
+    return told
+
+
 def load_preference_model(folder: Path | str) -> PreferenceModel:
     """The model that `PreferenceModel.save` wrote; its files are numbers and names, and nothing in them is run.
 
     Raises:
         ConfigError: the folder holds no such model, or one that this version does not read.
     """
-    path = Path(folder)
+    path, told = Path(folder), read_description(folder)
     try:
-        told = json.loads((path / "reward.json").read_text(encoding="utf-8"))
         tensors = load_file(str(path / "model.safetensors"))
     except (OSError, ValueError, SafetensorError) as err:
-        raise ConfigError(f"{path} holds no preference model (reward.json and model.safetensors): {err}") from err
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise ConfigError(f"{path}/reward.json is not of the format {FORMAT}; train the model again with this version")
+        raise ConfigError(f"{path} holds no preference model ({_FILES}): {err}") from err
     try:
         odd = [name for name, value in tensors.items() if not torch.isfinite(value).all()]
         odd += [name for name in tensors if name.endswith(".spread") and not (tensors[name] > 0).all()]

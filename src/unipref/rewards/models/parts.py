@@ -6,7 +6,6 @@ Shapes: n comparisons of a batch, D features of a response, E numbers of a promp
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-import torch
 from torch import Tensor, nn
 
 from unipref.objectives.parts import Part
@@ -149,8 +148,3 @@ class Adaptation(Part):
     """How a user or domain that was not trained on is learned from a few comparisons, all else left as it is."""
 
     reads_labels = True  # otherwise comparisons without labels teach as much
-
-
-def number(value: float) -> Tensor:
-    """0-d float64."""
-    return torch.tensor(float(value), dtype=torch.float64)

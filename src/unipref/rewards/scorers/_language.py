@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 
 from unipref.core.errors import ConfigError, DataError, nearest
-from unipref.core.records import Item, Message, Record, Text, plain_text
+from unipref.core.records import Item, Message, Record, Text, as_turns, plain_text
 from unipref.core.tries import Trie, build_trie
 from unipref.data.encode import EncodedRecord, encode_records
 from unipref.rewards.scorers._common import check_flag
@@ -106,9 +106,8 @@ class LanguageModel:
 
     def rendered(self, messages: Sequence[Message]) -> str | None:
         """The conversation as the chat template writes it; None where the template refuses it."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
-            return self.tokenizer.apply_chat_template(turns, tokenize=False)
+            return self.tokenizer.apply_chat_template(as_turns(messages), tokenize=False)
         except (jinja2.TemplateError, TypeError, IndexError):
             return None
 

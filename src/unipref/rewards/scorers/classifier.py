@@ -10,6 +10,7 @@ import numpy as np
 from unipref.core.cards import method
 from unipref.core.errors import ConfigError, nearest
 from unipref.core.records import Text, plain_text
+from unipref.core.statistics import sigmoid
 from unipref.rewards.scorers._common import UPO, check_choice, strings
 from unipref.rewards.scorers._models import SequenceModel, check_model_options, load_sequence_model
 
@@ -131,7 +132,7 @@ class Classifier:
 
 def _activate(logits: np.ndarray, activation: str) -> np.ndarray:
     if activation == "sigmoid":
-        return 0.5 * (1.0 + np.tanh(0.5 * logits))  # the logistic function without overflow
+        return sigmoid(logits)
     if activation == "softmax":
         shifted = np.exp(logits - logits.max(1, keepdims=True))
         return shifted / shifted.sum(1, keepdims=True)

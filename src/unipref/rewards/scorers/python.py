@@ -12,7 +12,7 @@ import numpy as np
 
 from unipref.core.cards import method
 from unipref.core.errors import ConfigError, nearest
-from unipref.core.records import Text, plain_text
+from unipref.core.records import Text, as_written, plain_text
 from unipref.rewards.scorers._common import UNIPREF
 
 __all__ = ["PythonFunction"]
@@ -76,7 +76,7 @@ class PythonFunction:
         Raises:
             ConfigError: what the function returns is not one finite or missing number per response.
         """
-        returned = self.loaded([_plain(context) for context in contexts], [plain_text(text) for text in responses])
+        returned = self.loaded([as_written(context) for context in contexts], [plain_text(text) for text in responses])
         if hasattr(returned, "detach"):  # a tensor, perhaps on another device or in bfloat16
             returned = returned.detach().cpu().double().numpy()
         try:
@@ -93,12 +93,6 @@ class PythonFunction:
         if np.isinf(values).any():
             raise ConfigError(f"python: {self.function!r} returned an infinite score; return None where there is none")
         return values
-
-
-def _plain(context: Text) -> str | list[dict[str, str]]:
-    if isinstance(context, str):
-        return context
-    return [{"role": message.role, "content": message.content} for message in context]
 
 
 def _functions(module: Any) -> list[str]:

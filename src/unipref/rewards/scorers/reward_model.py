@@ -9,7 +9,7 @@ import numpy as np
 
 from unipref.core.cards import method
 from unipref.core.errors import ConfigError
-from unipref.core.records import Text, plain_text
+from unipref.core.records import Text, as_turns, plain_text
 from unipref.rewards.as_trained import AsTrained, read_backbone
 from unipref.rewards.scorers._common import UNIPREF, check_choice
 from unipref.rewards.scorers._models import SequenceModel, check_model_options, load_sequence_model
@@ -131,4 +131,4 @@ class RewardModel:
 def _turns(text: Text, role: str) -> list[dict[str, str]]:
     if isinstance(text, str):
         return [{"role": role, "content": text}]
-    return [{"role": message.role, "content": message.content} for message in text]
+    return as_turns(text)

@@ -12,6 +12,7 @@ import numpy as np
 from unipref.core.cards import Citation, method
 from unipref.core.errors import ConfigError, nearest
 from unipref.core.records import Text, plain_text
+from unipref.core.statistics import sigmoid
 from unipref.data.corpora import LABELLED, Labelled, labelled
 from unipref.data.report import RowFault
 from unipref.data.sources import open_source
@@ -133,7 +134,7 @@ class TextClassifier:
         logits = self._fitted.logits([plain_text(response) for response in responses])
         if self.output == "logit":
             return logits
-        return 0.5 * (1.0 + np.tanh(0.5 * logits))  # the logistic function without overflow
+        return sigmoid(logits)
 
     def facts(self) -> dict[str, Any]:
         """What it was fitted to, and how well it does on the texts of the other half.
