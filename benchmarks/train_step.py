@@ -69,7 +69,7 @@ def prepare(folder: Path, steps: int) -> None:
 
     from unipref.data import encode_records, read_records
     from unipref.engine import load_tokenizer
-    from unipref.training.trainer import StepSampler
+    from unipref.training.sampler import StepSampler
 
     torch.manual_seed(0)
     config = LlamaConfig(

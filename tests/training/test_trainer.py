@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from unipref.objectives import dpo, upo
 from unipref.training import PreferenceTrainer, last_checkpoint
 from unipref.training.callbacks import MetricsFile, StopOnSignal
-from unipref.training.trainer import StepSampler
+from unipref.training.sampler import StepSampler
 
 
 def losses(trainer):

@@ -14,7 +14,7 @@ from torch import nn
 
 from unipref.core.tries import Trie
 from unipref.engine import Policy
-from unipref.training.trainer import StepSampler
+from unipref.training.sampler import StepSampler
 
 __all__ = [
     "FORWARD",

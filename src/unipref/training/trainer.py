@@ -8,17 +8,15 @@ step that takes several forwards is first scored without gradient; one forward a
 
 import contextlib
 import json
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from unipref.core.batch import Batch, Clock
@@ -30,8 +28,9 @@ from unipref.objectives import Loss, Objective, as_objective
 from unipref.training.examples import Example, assemble, data_batch, split_by_tokens
 from unipref.training.metrics import MetricSums, batch_metrics
 from unipref.training.precision import autocast
+from unipref.training.sampler import StepSampler
 
-__all__ = ["COMPLETE", "NonFiniteLossError", "PreferenceTrainer", "StepSampler", "last_checkpoint"]
+__all__ = ["COMPLETE", "NonFiniteLossError", "PreferenceTrainer", "last_checkpoint"]
 
 COMPLETE = "complete.json"  # written last into a checkpoint; a resume trusts no folder without it
 HEADS = "heads.safetensors"
@@ -46,42 +45,6 @@ def last_checkpoint(folder: Path | str) -> Path | None:
     """The newest whole checkpoint in `folder`, or None. A folder that a kill left half-written is passed over."""
     found = [path.parent for path in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
     return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-class StepSampler(Sampler[list[int]]):
-    """This rank's rows of every optimiser step of an epoch.
-
-    The order depends on seed and epoch alone: not on ranks, nor on where a resumed run begins. Rank r takes each W-th
-    row of the step, so a short last step is shared too; a rank may get no row.
-
-    Args:
-        sizes: (n,) tokens per row, for `by_length`.
-        by_length: rows of similar size share a step; the steps themselves stay in random order.
-    """
-
-    def __init__(
-        self, sizes: Sequence[int], step_size: int, *, seed: int, rank: int, world: int, by_length: bool
-    ) -> None:
-        self.sizes = np.asarray(sizes)
-        self.step_size, self.seed, self.rank, self.world, self.by_length = step_size, seed, rank, world, by_length
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.sizes) / self.step_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.sizes))
-        if self.by_length:
-            order = order[np.argsort(self.sizes[order], kind="stable")]
-        steps = [order[i : i + self.step_size] for i in range(0, len(order), self.step_size)]
-        if self.by_length:
-            steps = [steps[i] for i in rng.permutation(len(steps))]
-        for rows in steps:
-            yield rows[self.rank :: self.world].tolist()
 
 
 def _knows(example: Example, name: str) -> bool:
