@@ -1,5 +1,6 @@
 """The main job end to end, on a handful of real rows and a model of a few thousand weights."""
 
+import io
 import json
 import math
 import os
@@ -9,11 +10,13 @@ import sys
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from rich.console import Console
+from transformers import AutoModelForCausalLM, AutoTokenizer, MambaConfig, MambaForCausalLM, TrainerCallback
 
 from unipref.core.errors import ConfigError
 from unipref.core.io import read_jsonl
 from unipref.data import read_records, split_records
+from unipref.engine import load_tokenizer
 from unipref.recipes import load_recipe
 from unipref.recipes.align import align
 from unipref.recipes.stage import Interrupted
@@ -237,6 +240,27 @@ def test_a_gate_that_never_opens_is_an_error_in_the_summary(small_model, tmp_pat
     )
     summary = read(align(made, output=tmp_path / "closed"))
     assert [(a["level"], a["code"]) for a in summary["runs"]["upo"]["alarms"]] == [("error", "gate_closed")]
+
+
+def test_a_model_that_tries_do_not_fit_trains_row_by_row_and_the_console_says_why(tmp_path):
+    """A state-space model carries its state from token to token, so no mask can keep two responses apart."""
+    tokenizer = load_tokenizer("bundled")
+    torch.manual_seed(0)
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    shape = {"vocab_size": len(tokenizer), "hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, **ends}
+    MambaForCausalLM(MambaConfig(**shape)).save_pretrained(tmp_path / "mamba")
+    tokenizer.save_pretrained(tmp_path / "mamba")
+    made = recipe(
+        tmp_path / "mamba", runs={"dpo": [{"method": "dpo"}]}, objectives={}, controls={}, sampling={"prompts": 0}
+    )
+    console = Console(file=io.StringIO(), width=400)
+    folder = align(made, output=tmp_path / "run", console=console)
+    done = read(folder / "dpo" / "dpo", "done.json")
+    assert done["path"] == "rows"
+    assert (
+        f"dpo computes every response as a row of its own, its prompt again each time: {done['path_reason']}. "
+        "The result is the same, and takes longer."
+    ) in console.file.getvalue()
 
 
 def test_checkpoints_are_chosen_on_rows_that_no_number_is_taken_from(small_model, tmp_path):

@@ -319,6 +319,7 @@ def run_stages(
                 history=history,
                 bench=bench,
                 hand_over=hand_over if place == places[-1] else None,
+                tell=(lambda sentence: None) if console is None else console.print,
             )
         start, history = str(model), (*history, place)
         seconds += stage_done(place)["seconds"]

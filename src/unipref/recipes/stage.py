@@ -359,6 +359,7 @@ def run_stage(
     history: Sequence[Path | str] = (),
     bench: Workbench | None = None,
     hand_over: Callable[[Policy, Any], None] | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Train one stage; the model that it ends with is in `folder`/model.
 
@@ -368,6 +369,7 @@ def run_stage(
         show: told about progress.
         bench: where the stage finds what other stages loaded and tokenised; by default nothing is shared.
         hand_over: is given the trained policy and its tokenizer; no model is written then, and no checkpoint is left.
+        tell: is given a sentence of what the user did not ask for and should know.
 
     Raises:
         Interrupted: the user stopped it; resume continues from the checkpoint.
@@ -397,6 +399,11 @@ def run_stage(
         ends_with_checkpoint=hand_over is None,
     )
     reports |= ready.reports
+    if ready.policy.path == "rows":
+        tell(
+            f"{stage.label} computes every response as a row of its own, its prompt again each time: "
+            f"{ready.policy.path_reason}. The result is the same, and takes longer."
+        )
     fill(recipe, ready, [*ready.examples, *ready.held], start=start, store=store)
     held, tokenizer, precision = ready.held, ready.tokenizer, ready.precision
 
