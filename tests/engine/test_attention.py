@@ -1,58 +1,63 @@
 """The attention function in transformers' registry: what it must not change, and what it must not miss."""
 
-import numpy as np
 import pytest
 import torch
+from attention_twins import plain_attention, some_heads
 from engine_twins import gradients, relative, some_tries, tiny, weights_like
 
-from unipref.core.tries import build_trie, pack
-from unipref.engine import Policy, attention
+from unipref.core.errors import ConfigError
+from unipref.core.tries import pack
+from unipref.engine import Policy, _tiles, attention
 
 
-def test_a_node_is_seen_from_its_descendants_and_itself_and_by_nobody_else() -> None:
-    #          0 - 1 - 2   and   4 - 5, of which 3 is the second child of 1
-    batch = pack([build_trie([([7, 8], [9]), ([7, 8], [6])]), build_trie([([5], [4])])])
-    plan = attention._plan(attention.layout_of(batch.depth, batch.end))
-    seen, offset = np.zeros((6, 6), dtype=int), 0
-    for block in plan.blocks:
-        for tree, _, q, k in block.seen.nonzero().tolist():
-            place = offset + tree * block.seen.shape[-1]
-            if plan.place[plan.nodes[place + q]] == place + q:  # no padding
-                seen[plan.nodes[place + q], plan.nodes[place + k]] = 1
-        offset += block.seen.shape[0] * block.seen.shape[-1]
-    assert seen.tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 0, 1, 0, 0],
-        [0, 0, 0, 0, 1, 0],
-        [0, 0, 0, 0, 1, 1],
-    ]
-
-
-def test_work_follows_the_tries_not_the_square_of_the_row() -> None:
-    one = some_tries(longest=40)[:1]
-    places = [
-        sum(block.seen.numel() for block in attention._plan(attention.layout_of(b.depth, b.end)).blocks)
-        for b in (pack(one), pack(one * 10))
-    ]
-    assert places[1] == 10 * places[0]
-
-
-def test_trees_of_different_lengths_share_a_block_only_where_padding_is_a_twentieth_at_most() -> None:
-    tries = [build_trie([(range(10, 10 + n), [3])]) for n in (99, 98, 95, 60, 20)]
-    batch = pack(tries)
-    blocks = attention._plan(attention.layout_of(batch.depth, batch.end)).blocks
-    assert [(block.n_trees, block.seen.shape[-1]) for block in blocks] == [(3, 100), (1, 61), (1, 21)]
-
-
-def test_masks_are_made_once_per_forward_not_once_per_layer(monkeypatch) -> None:
+def test_plans_are_made_once_per_forward_not_once_per_layer(monkeypatch) -> None:
     policy = Policy(tiny(num_hidden_layers=4))
     made = []
-    real = attention._make_plan
-    monkeypatch.setattr(attention, "_make_plan", lambda *args: made.append(1) or real(*args))
+    real = _tiles.make_plan
+    monkeypatch.setattr(_tiles, "make_plan", lambda *args, **kw: made.append(1) or real(*args, **kw))
     policy(pack(some_tries()))
     assert len(made) == 1
+
+
+def test_layers_with_and_without_a_window_have_plans_of_their_own(monkeypatch) -> None:
+    policy = Policy(
+        tiny(
+            "gemma3_text",
+            head_dim=4,
+            sliding_window=6,
+            layer_types=["sliding_attention"] * 2 + ["full_attention"] * 2,
+            num_hidden_layers=4,
+        )
+    )
+    windows = []
+    real = _tiles.make_plan
+    monkeypatch.setattr(_tiles, "make_plan", lambda *args, **kw: windows.append(kw["window"]) or real(*args, **kw))
+    policy(pack(some_tries()))
+    assert windows == [6, None]
+
+
+@pytest.mark.parametrize("call", [1e3, 1e4])
+def test_a_model_gives_the_same_whatever_its_blocks(monkeypatch, call) -> None:
+    model = tiny(num_hidden_layers=3)
+    policy, batch = Policy(model), pack(some_tries())
+    weight = weights_like(batch, torch.float64)
+    large = gradients(model, (weight * policy(batch).logp).sum())
+    before = _tiles.make_plan(batch.depth, batch.end, width=16, window=None, dtype=torch.float64)
+    monkeypatch.setattr(_tiles, "_CALL", call)
+    after = _tiles.make_plan(batch.depth, batch.end, width=16, window=None, dtype=torch.float64)
+    assert sum(len(part.blocks) for part in after.parts) > sum(len(part.blocks) for part in before.parts)
+    small = gradients(model, (weight * policy(batch).logp).sum())
+    assert relative(small, large) < 1e-12
+
+
+@pytest.mark.parametrize("path", ["tries", "rows"])
+def test_autocast_gives_what_its_half_precision_gives(path) -> None:
+    model = tiny(dtype=torch.float32, hidden_size=64)
+    policy, batch = Policy(model, path=path), pack(some_tries())
+    exact = policy(batch).logp.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = policy(batch).logp.detach()
+    assert 0 < float((half - exact).abs().max()) < 0.05 * float(exact.abs().max())
 
 
 def test_generation_and_saving_are_those_of_the_model_that_was_handed_in(tmp_path) -> None:
@@ -90,3 +95,31 @@ def test_a_model_that_hides_its_window_from_its_attention_function_is_caught_by_
     assert "nats at" in policy.path_reason
     monkeypatch.undo()
     assert Policy(tiny("mistral", sliding_window=7)).path == "tries"
+
+
+@pytest.mark.parametrize("mask", ["none", "bool", "additive"])
+def test_a_soft_cap_under_an_ordinary_mask_is_that_of_the_model_itself(mask) -> None:
+    """Gemma 2 refuses SDPA, so generation with tries installed needs a way of our own."""
+    heads = some_heads(9, (4, 2), (8, 8), torch.float64)
+    q, k, v = (x.detach().transpose(0, 1)[None] for x in heads[:3])
+    causal = torch.ones(9, 9, dtype=torch.bool).tril()
+    given = {"none": None, "bool": causal, "additive": torch.zeros(9, 9).masked_fill(~causal, float("-inf")).double()}
+    out, _ = attention.tries_attention(None, q, k, v, given[mask], scaling=0.7, softcap=1.5)
+    expected = plain_attention(*heads[:3], causal, 0.7, 1.5)
+    torch.testing.assert_close(out[0], expected.detach(), rtol=1e-12, atol=1e-12)
+
+
+def test_without_a_mask_new_tokens_see_all_that_came_before_under_a_soft_cap_too() -> None:
+    heads = some_heads(9, (2, 2), (8, 8), torch.float64)
+    q, k, v = (x.detach().transpose(0, 1)[None] for x in heads[:3])
+    whole, _ = attention.tries_attention(None, q, k, v, None, softcap=1.5)
+    last, _ = attention.tries_attention(None, q[:, :, -2:], k, v, None, softcap=1.5)
+    torch.testing.assert_close(last, whole[:, -2:], rtol=1e-12, atol=1e-12)
+
+
+def test_on_a_cpu_tries_refuse_a_soft_cap_by_name() -> None:
+    batch = pack(some_tries())
+    layout = attention.layout_of(batch.depth, batch.end)
+    q = torch.zeros(1, 2, len(batch.depth), 8)
+    with pytest.raises(ConfigError, match=r"does not know softcap=2\.0; use path='rows'"):
+        attention.tries_attention(None, q, q, q, layout, softcap=2.0)
