@@ -26,11 +26,13 @@ NAVIGATION = {
         "reviews",
         "lora",
         "machines",
+        "scale",
+        "large-data",
         "python",
         "faq",
     ],
     "Reference": ["recipe", "reward-recipe", "methods/index", "conformance"],
-    "What was measured": ["results", "first-ten-minutes", "claims", "log"],
+    "What was measured": ["results", "speed", "first-ten-minutes", "claims", "log"],
     "The project": ["architecture", "contributing", "decisions", "changelog"],
 }
 # Files of the repository's root that are pages of the site, too.

@@ -285,6 +285,19 @@ def test_checkpoints_are_chosen_on_rows_that_no_number_is_taken_from(small_model
     assert done["best_step"] == min(evaluated, key=evaluated.get)
 
 
+def test_where_nothing_is_compared_the_best_checkpoint_is_that_of_the_least_loss(small_model, tmp_path):
+    changes = {"controls": {}, "objectives": {}, "sampling": {"prompts": 0}, "runs": {"sft": [{"method": "sft"}]}}
+    train = {"batch_size": 4, "learning_rate": 1e-3, "eval_steps": 2}
+    folder = align(recipe(small_model, train=train, **changes), output=tmp_path / "sft")
+    rows = read_jsonl(folder / "sft" / "sft" / "metrics.jsonl")
+    losses = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
+    assert read(folder / "sft" / "sft", "done.json")["best_step"] == min(losses, key=losses.get)
+    with pytest.raises(ConfigError, match=r"train.keep_best: eval_rewards/margins is not measured here; .*eval_loss"):
+        align(
+            recipe(small_model, train={**train, "keep_best": "eval_rewards/margins"}, **changes), output=tmp_path / "no"
+        )
+
+
 def test_unpaired_thumbs_and_rated_lists_train_and_are_judged_where_they_compare(small_model, tmp_path):
     records, _ = read_records("bundled:hh-harmless")
     thumbs, lists = [], []

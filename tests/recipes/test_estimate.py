@@ -185,16 +185,17 @@ def test_pairs_that_the_run_samples_itself_cannot_be_measured(small_model, tmp_p
 
 
 def test_the_operations_of_a_forward_by_hand():
-    pair = TrieSize(nodes=5, sources=3, rows=(4, 3))
-    alone = TrieSize(nodes=2, sources=1, rows=(2,))
+    # a pair of 4 and 3 tokens that share 2: 1 + 2 + 3 + 4 for the first item, 3 for the other's own token
+    pair = TrieSize(nodes=5, sources=3, pairs=13, rows=(4, 3))
+    alone = TrieSize(nodes=2, sources=1, pairs=3, rows=(2,))
     work = work_of(SHAPE, [[pair, alone]], FORWARD, path="tries")
-    assert work == Work(1, 7, 2 * 100 * 7, 4 * 8 * (25 + 4), 2 * 50 * 4)
+    assert work == Work(1, 7, 2 * 100 * 7, 4 * 8 * (13 + 3), 2 * 50 * 4)
     rows = work_of(SHAPE, [[pair, alone]], FORWARD, path="rows")  # three rows as long as the longest
-    assert rows == Work(1, 12, 2 * 100 * 12, 4 * 8 * 3 * 16, 2 * 50 * 4)
+    assert rows == Work(1, 12, 2 * 100 * 12, 4 * 8 * 3 * (1 + 2 + 3 + 4), 2 * 50 * 4)
 
 
 def test_a_backward_is_two_forwards_and_one_where_the_weights_are_frozen():
-    pair = [[TrieSize(nodes=5, sources=3, rows=(4, 3))]]
+    pair = [[TrieSize(nodes=5, sources=3, pairs=13, rows=(4, 3))]]
     once = work_of(SHAPE, pair, FORWARD, path="tries")
     whole = work_of(SHAPE, pair, Passes.of_training(frozen=False, checkpointing=False), path="tries")
     assert whole.flops == 3 * once.flops
@@ -205,7 +206,8 @@ def test_a_backward_is_two_forwards_and_one_where_the_weights_are_frozen():
 def test_a_trie_has_its_shared_tokens_once_and_its_rows_whole():
     trie = build_trie([([1, 2, 3], [4, 5]), ([1, 2, 3], [4, 6, 7])])
     # nodes 1 2 3 4 5 6 7; read from 3 (gives 4), from 4 (gives 5 and 6) and from 6 (gives 7)
-    assert TrieSize.of(trie) == TrieSize(nodes=7, sources=3, rows=(5, 6))
+    # every node sees its depth and itself: 1 + 2 + 3 + 4, then 5, 5 and 6
+    assert TrieSize.of(trie) == TrieSize(nodes=7, sources=3, pairs=26, rows=(5, 6))
 
 
 def test_the_shape_of_a_small_llama_by_hand(small_model):
@@ -238,9 +240,11 @@ def test_no_coefficient_is_negative_even_where_larger_works_took_less():
 
 def test_forwards_and_batches_are_cut_as_the_trainer_and_the_sampler_cut_them():
     lengths = [5, 9, 2, 7, 7, 30, 1]
-    tries = [build_trie([([1], list(range(n)))]) for n in lengths]
-    real = [[e.trie.n_nodes for e in group] for group in split_by_tokens([Example(None, t) for t in tries], 16)]
-    assert [[s.nodes for s in group] for group in groups_of([TrieSize.of(t) for t in tries], 16)] == real
+    tries = [build_trie([([i], list(range(n)))]) for i, n in enumerate(lengths)]
+    examples = [Example(None, trie) for trie in tries]
+    for options in ({}, {"pair_cost": 0.5}, {"alike": True}):
+        real = [[examples.index(e) for e in group] for group in split_by_tokens(examples, 16, **options)]
+        assert groups_of([TrieSize.of(trie) for trie in tries], 16, **options) == real
     widths = [300, 12, 700, 700, 45, 3000] * 9
     assert list(sample_batches(widths, 96)) == list(_batches(widths, 96, 16_384))
 

@@ -37,6 +37,7 @@ from unipref.recipes.fit import check_data
 from unipref.recipes.stage import _heads, examples_of, prepare, run_stage
 from unipref.store import ScoreStore
 from unipref.training import data_batch
+from unipref.training.prepared import Known
 
 CARDS = {card.key: card for card in list_methods("objective")}
 KEYS = sorted(CARDS)
@@ -480,7 +481,7 @@ def test_degrees_that_are_missing_do_not_count_among_the_classes(models, tmp_pat
     spoiled = replace(first, columns={**first.columns, "degree": float("nan")})
     records[0] = replace(records[0], items=(spoiled, *records[0].items[1:]))
     policy = saved_policy(recipe.model)
-    made = _heads(objective_of("spo_degree"), policy, policy, records)
+    made = _heads(objective_of("spo_degree"), policy, policy, Known.of_records(records).degrees)
     assert made["degree_head"].module.out_features == 4
 
 

@@ -12,10 +12,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_runs import examples_for, pair_examples, tiny_policy, with_references
 from transformers import TrainingArguments
 
-from unipref.objectives import alpha_dpo, as_objective, beta_dpo, dpo, dr_dpo, kto, rpo_relative, sparse_po, upo
+from unipref.objectives import alpha_dpo, as_objective, beta_dpo, bt, dpo, dr_dpo, kto, rpo_relative, sparse_po, upo
 from unipref.training import PreferenceTrainer, leave_group
+from unipref.training.sharding import gathered_state, is_sharded
 
 OBJECTIVES = {
+    "bt": bt(),  # nothing reads the language-model head, which is untied and would keep DDP waiting for its gradient
     "dpo": dpo(beta=0.1),
     "kto": kto(beta=0.1),
     "upo": upo(base="dpo", warmup=0.3),
@@ -26,6 +28,11 @@ OBJECTIVES = {
     "sparse_po": sparse_po(lam_u=0.1),
 }
 WEIGHTS = [1, 2, 1, 1, 3, 1, 1]
+
+
+def weights_of(policy):
+    """All weights, on the first rank at least."""
+    return gathered_state(policy) if is_sharded(policy) else policy.state_dict()
 
 
 def main(name: str, folder: str) -> None:
@@ -60,12 +67,13 @@ def main(name: str, folder: str) -> None:
     trainer = PreferenceTrainer(policy, objective, args, examples, examples, max_tokens=40, references=references)
     trainer.train()
     evaluation = trainer.evaluate()
+    whole = weights_of(trainer.policy)
     if trainer.is_world_process_zero():
+        weights = {key: value.sum().item() for key, value in whole.items()}
         rows = [row for row in trainer.state.log_history if "loss" in row]
         for row in rows:
             row.pop("seconds")
             row.pop("tokens")  # of this rank
-        weights = {key: value.sum().item() for key, value in trainer.policy.state_dict().items()}
         evaluation.pop("epoch", None)
         Path(folder, "result.json").write_text(json.dumps({"rows": rows, "eval": evaluation, "weights": weights}))
 

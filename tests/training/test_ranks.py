@@ -26,7 +26,7 @@ def run(name, folder, ranks):
     return json.loads((folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["dpo", "kto", "upo", *COUPLED])
+@pytest.mark.parametrize("name", ["bt", "dpo", "kto", "upo", *COUPLED])
 def test_two_ranks_with_uneven_shares_follow_the_run_of_one(name, tmp_path):
     one = run(name, tmp_path / "one", 1)
     two = run(name, tmp_path / "two", 2)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from unipref.cli import align, chat, cite, compare, doctor, explain, init, methods, report, reward, sample
+from unipref.cli import align, chat, cite, compare, doctor, explain, init, launcher, methods, report, reward, sample
 from unipref.core.errors import UniprefError
 
 __all__ = ["main", "parser"]
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     )
     words.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = words.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (init, doctor, align, compare, reward, sample, chat, explain, report, methods, cite):
+    for command in (init, doctor, align, launcher, compare, reward, sample, chat, explain, report, methods, cite):
         command.add_to(commands)
     return words
 

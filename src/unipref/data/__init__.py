@@ -18,7 +18,7 @@ from unipref.data.operators import (
     responses_of,
     split_records,
 )
-from unipref.data.readers import read_records
+from unipref.data.readers import read_records, stream_records
 from unipref.data.report import DataReport, RowFault, SetAside
 from unipref.data.split import conversation_key, is_heldout
 from unipref.data.token_columns import PARTNER_COLUMNS, TOKEN_COLUMNS, token_columns
@@ -51,5 +51,6 @@ __all__ = [
     "read_records",
     "responses_of",
     "split_records",
+    "stream_records",
     "token_columns",
 ]

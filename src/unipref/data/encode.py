@@ -20,7 +20,7 @@ token gets EOS in place of that white space.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,7 +32,9 @@ from unipref.core.tries import Trie, build_trie
 from unipref.data.prompts import shared_length
 from unipref.data.report import DataReport, RowFault
 
-__all__ = ["CONTINUES", "EncodedRecord", "check_tokenizer", "encode", "encode_records"]
+__all__ = ["CONTINUES", "ENCODING", "EncodedRecord", "Encoder", "check_tokenizer", "encode", "encode_records"]
+
+ENCODING = 1  # to be raised when the same records get other tokens than before: what was prepared is then made again
 
 CONTINUES = "continues"  # column of an item whose response is a beginning: other than 0, no EOS stands behind it
 _CHUNK = 1024  # records per tokenizer call: large enough to amortise it, small enough to bound memory
@@ -145,43 +147,89 @@ def encode_records(
         ConfigError: the tokenizer has no EOS or no chat template where one is needed; an option does not fit.
         DataError: a record cannot be encoded and `strict` is set, or none can.
     """
-    if max_length is not None and max_length < 2:
-        raise ConfigError(f"max_length must hold a context token and a response token: {max_length} is below 2")
-    if truncate not in ("context_start", "end"):
-        raise ConfigError(f"truncate is 'context_start' or 'end', not {truncate!r}")
-    conversational = any(not isinstance(item.context, str) for record in records for item in record.items)
-    check_tokenizer(tokenizer, conversational=conversational)
-    coder = _Coder(tokenizer)
-    report = DataReport(n_read=len(records))
-    encoded: list[EncodedRecord] = []
-    for start in range(0, len(records), _CHUNK):
-        chunk = records[start : start + _CHUNK]
-        for record, found in zip(chunk, coder.ids(chunk), strict=True):
-            try:
-                if isinstance(found, RowFault):
-                    raise found
-                encoded.append(_assemble(record, found, max_length, truncate, coder.bos))
-            except RowFault as fault:
-                report.drop(fault, source=record.source or record.id, line=record.line, strict=strict)
+    encoder = Encoder(tokenizer, max_length=max_length, truncate=truncate)
+    encoded, report = encoder.encode(records, strict=strict)
     if records and not encoded:
-        raise DataError(
-            f"none of {len(records)} records can be encoded: {report.counts}. The first is {report.set_aside[0]}"
-        )
-    report.n_kept = len(encoded)
-    report.change("context cut to fit max_length", sum(any(e.n_cut_context) for e in encoded))
-    report.change("response cut to fit max_length, its end lost", sum(any(e.n_cut_response) for e in encoded))
-    report.change("response whose words the chat template alters", coder.n_altered)
-    boundaries = Counter(word for e in encoded for word in e.boundary)
-    if boundaries["turn"]:
-        report.notes.append(
-            f"The chat template opens {boundaries['turn']} responses for generation with text that it leaves out once "
+        raise nothing_encoded(report)
+    report.notes += encoder.notes()
+    return encoded, report
+
+
+def nothing_encoded(report: DataReport) -> DataError:
+    """The error for records none of which could be encoded."""
+    return DataError(
+        f"none of {report.n_read} records can be encoded: {report.counts}. The first is {report.set_aside[0]}"
+    )
+
+
+class Encoder:
+    """Records to tries, some at a time; `encode_records` says how, and what the arguments are.
+
+    Attributes:
+        counts: over all calls, "turn" responses whose generation the template opens with text that it then leaves out,
+            "eos" responses that EOS was added to. Those of several encoders can be added up.
+    """
+
+    def __init__(self, tokenizer: Any, *, max_length: int | None = None, truncate: str = "context_start") -> None:
+        if max_length is not None and max_length < 2:
+            raise ConfigError(f"max_length must hold a context token and a response token: {max_length} is below 2")
+        if truncate not in ("context_start", "end"):
+            raise ConfigError(f"truncate is 'context_start' or 'end', not {truncate!r}")
+        check_tokenizer(tokenizer)
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.truncate = truncate
+        self.counts: Counter[str] = Counter()
+        self._coder = _Coder(tokenizer)
+
+    def encode(self, records: Sequence[Record], *, strict: bool = False) -> tuple[list[EncodedRecord], DataReport]:
+        """`records` as tries, and what happened to each, without the notes on all of them.
+
+        Raises:
+            ConfigError: the records are conversations, and there is no chat template.
+            DataError: a record cannot be encoded and `strict` is set.
+        """
+        if any(not isinstance(item.context, str) for record in records for item in record.items):
+            check_tokenizer(self.tokenizer, conversational=True)
+        coder = self._coder
+        coder.n_altered = coder.n_eos_added = 0
+        report = DataReport(n_read=len(records))
+        encoded: list[EncodedRecord] = []
+        for start in range(0, len(records), _CHUNK):
+            chunk = records[start : start + _CHUNK]
+            for record, found in zip(chunk, coder.ids(chunk), strict=True):
+                try:
+                    if isinstance(found, RowFault):
+                        raise found
+                    encoded.append(_assemble(record, found, self.max_length, self.truncate, coder.bos))
+                except RowFault as fault:
+                    report.drop(fault, source=record.source or record.id, line=record.line, strict=strict)
+        report.n_kept = len(encoded)
+        report.change("context cut to fit max_length", sum(any(e.n_cut_context) for e in encoded))
+        report.change("response cut to fit max_length, its end lost", sum(any(e.n_cut_response) for e in encoded))
+        report.change("response whose words the chat template alters", coder.n_altered)
+        turns = sum(word == "turn" for e in encoded for word in e.boundary)
+        self.counts.update({"turn": turns, "eos": coder.n_eos_added})
+        return encoded, report
+
+    def notes(self) -> list[str]:
+        """What a reader should know of all that was encoded, one sentence each."""
+        return encoding_notes(self.counts)
+
+
+def encoding_notes(counts: Mapping[str, int]) -> list[str]:
+    """The sentences for the counts of an `Encoder`, or for the sum of several."""
+    notes = []
+    if counts["turn"]:
+        notes.append(
+            f"The chat template opens {counts['turn']} responses for generation with text that it leaves out once "
             "they are given (a thinking block, as a rule); they are trained without it."
         )
-    if coder.n_eos_added:
-        report.notes.append(
-            f"The chat template ends no turn with a special token; EOS was added to {coder.n_eos_added} responses."
+    if counts["eos"]:
+        notes.append(
+            f"The chat template ends no turn with a special token; EOS was added to {counts['eos']} responses."
         )
-    return encoded, report
+    return notes
 
 
 class _Coder:
@@ -350,9 +398,13 @@ def _assemble(
     Raises:
         RowFault: truncation empties a response, or two compared items have the same tokens.
     """
-    longest = [max(len(r) for c, r, _ in found if c == context) for context, _, _ in found]
+    contexts = [tuple(context) for context, _, _ in found]
+    longest: dict[tuple[int, ...], int] = {}
+    for context, (_, response, _) in zip(contexts, found, strict=True):
+        longest[context] = max(longest.get(context, 0), len(response))
     items, n_context, n_cut, n_response = [], [], [], []
-    for item, (context, response, _), reach in zip(record.items, found, longest, strict=True):
+    for item, (context, response, _), key in zip(record.items, found, contexts, strict=True):
+        reach = longest[key]
         kept, answer = context, response
         if max_length is not None and truncate == "end":
             kept, answer = context[:max_length], response[: max(max_length - len(context), 0)]
@@ -368,7 +420,8 @@ def _assemble(
         n_cut.append(len(response) - len(answer))
         n_response.append(len(answer))
     for comparison in record.comparisons:
-        if items[comparison.winner] == items[comparison.loser]:
+        better, worse = items[comparison.winner], items[comparison.loser]
+        if better[1] == worse[1] and better[0] == worse[0]:  # contexts are long, and mostly the same
             why = "truncation leaves" if any(n_cut) or any(n_context) else "the tokenizer or template makes"
             raise RowFault(f"{why} the compared responses identical")
     boundaries = tuple(boundary for _, _, boundary in found)

@@ -414,6 +414,8 @@ def _compared(
 ) -> Parsed:
     if chosen == rejected:
         raise RowFault("identical responses")
+    if chosen[0] == rejected[0]:
+        rejected = chosen[0], rejected[1]  # one object, so that it is held, and sent to other processes, once
     facts: dict[str, dict[str, float]] = {"chosen": {}, "rejected": {}}
     for name in sorted(_side_facts(columns)):
         match, value = _SIDE.fullmatch(name), number(row, name, columns)

@@ -49,11 +49,17 @@ class Operator(Protocol):
 
 @dataclass(frozen=True)
 class Step:
-    """An operator with its name and options: equal to another where these are; the `repr` is the call that built it."""
+    """An operator with its name and options: equal to another where these are; the `repr` is the call that built it.
+
+    Attributes:
+        row_by_row: what becomes of a record depends on that record alone, so that data which do not fit in memory can
+            be changed a part at a time.
+    """
 
     key: str
     options: Mapping[str, Any]
     run: Callable[[Sequence[Record]], Account] = field(compare=False)
+    row_by_row: bool = field(default=False, compare=False)
 
     def __call__(self, records: Sequence[Record]) -> Account:
         return self.run(records)
@@ -119,7 +125,7 @@ def each(
         report.n_kept = len(kept)
         return kept, report
 
-    return Step(key, options, run)
+    return Step(key, options, run, row_by_row=True)
 
 
 def with_pairs(

@@ -1,7 +1,7 @@
 """What happened to every row: read, kept, changed, added, left out, set aside and why."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,14 @@ class DataReport:
             "notes": list(self.notes),
             "sources": {name: dict(facts) for name, facts in self.sources.items()},
         }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DataReport":
+        """The report that `to_dict` gave."""
+        return cls(
+            **{name: values[name] for name in ("n_read", "n_kept", "left_out", "changed", "added", "notes", "sources")},
+            set_aside=[SetAside(**row) for row in values["set_aside"]],
+        )
 
     def describe(self) -> str:
         """The report as one paragraph."""

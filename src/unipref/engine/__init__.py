@@ -19,6 +19,7 @@ from unipref.engine.embeddings import embed, embed_spans
 from unipref.engine.head import token_logp
 from unipref.engine.loading import BUNDLED, fingerprint, load_model, load_tokenizer
 from unipref.engine.policy import Distribution, Policy, Values
+from unipref.engine.quantising import QUANTISED, is_quantised, merged, require_bitsandbytes
 from unipref.engine.readouts import (
     READOUTS,
     Head,
@@ -35,6 +36,7 @@ from unipref.engine.weights import average, extrapolate, load_weights
 
 __all__ = [
     "BUNDLED",
+    "QUANTISED",
     "READOUTS",
     "Distribution",
     "Head",
@@ -51,15 +53,18 @@ __all__ = [
     "embed_spans",
     "extrapolate",
     "fingerprint",
+    "is_quantised",
     "load_model",
     "load_reward_head",
     "load_reward_policy",
     "load_tokenizer",
     "load_weights",
     "make_head",
+    "merged",
     "model_facts",
     "padding_token",
     "reference_distribution",
+    "require_bitsandbytes",
     "reward_head",
     "score",
     "score_items",

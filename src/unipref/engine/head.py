@@ -16,7 +16,9 @@ from unipref.core.errors import ConfigError
 
 __all__ = ["LogitHead", "divergences", "token_logp"]
 
-KEEP_BYTES = 256 * 2**20  # logits kept for the backward pass up to this size (3 matrix products); above, recomputed (4)
+# Logits kept for the backward pass up to this size (3 matrix products); above, they are recomputed (4). A fixed size: a
+# share of what is free would make the last bits of a run depend on what else the machine is doing.
+KEEP_BYTES = 512 * 2**20
 TILE_BYTES = 8 * 2**20  # one tile of float32 logits, measured fastest of 1 to 32 MiB on two cores
 
 

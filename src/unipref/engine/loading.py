@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from unipref.core.errors import ConfigError, nearest
 from unipref.engine.policy import Policy
+from unipref.engine.quantising import keep_trainable, quantisation
 
 __all__ = ["BUNDLED", "fingerprint", "load_model", "load_tokenizer"]
 
@@ -60,6 +61,7 @@ def load_model(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
     lora: Mapping[str, Any] | None = None,
+    quantize: str | None = None,
     device: str | torch.device | None = None,
     headless: bool = False,
 ) -> nn.Module:
@@ -71,16 +73,19 @@ def load_model(
         dtype: "auto" keeps the checkpoint's own.
         lora: put a fresh LoRA adapter on the model: r, alpha, dropout, target_modules (others as peft names them;
             "merge" is for the saving side and ignored here). The base model is frozen.
+        quantize: "nf4", "fp4" or "int8": hold the frozen weights of linear layers so, by bitsandbytes. Needs adapters.
         headless: nothing will be read from its language head, so that a sequence classifier, which has none, will do.
 
     Raises:
         ConfigError: nothing is there, the architecture is no causal language model, or an option is unknown.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if isinstance(dtype, str) and dtype != "auto" and dtype not in _DTYPES:
         raise ConfigError(f"no dtype named {dtype!r}{nearest(dtype, ['auto', *_DTYPES])}")
     config = _lora_config(lora) if lora is not None else None  # a wrong option shows before anything is loaded
+    if quantize is not None:
+        quantisation(quantize, torch.float32)
     location = _locate(name_or_path)
     adapter = None
     if os.path.exists(os.path.join(location, "adapter_config.json")):
@@ -89,17 +94,23 @@ def load_model(
             location = _locate(json.load(file)["base_model_name_or_path"])
         if config is not None:
             raise ConfigError(f"model: {adapter} is an adapter already; leave out lora, or merge the adapter first")
+    if quantize is not None and adapter is None and config is None:
+        raise ConfigError("model: quantised weights cannot be trained; give lora too, whose adapters are")
     options: dict[str, Any] = {"dtype": dtype if dtype == "auto" else _DTYPES.get(dtype, dtype)}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     try:
+        if quantize is not None:
+            own = AutoConfig.from_pretrained(location, trust_remote_code=trust_remote_code).dtype or torch.float32
+            options["quantization_config"] = quantisation(quantize, own if dtype == "auto" else options["dtype"])
         model = AutoModelForCausalLM.from_pretrained(location, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError) as err:
         remote = "trust_remote_code" in str(err) and not trust_remote_code
         step = "set trust_remote_code: true if you trust its authors" if remote else "check the name and the network"
         raise ConfigError(f"model: cannot load {os.fspath(name_or_path)!r}; {step} ({_first_line(err)})") from err
     _refuse_classifier(location, model, headless)
-    if device is not None:
+    keep_trainable(model)
+    if device is not None and quantize != "int8":  # which is put where it runs as it is loaded, for good
         model = model.to(device)
     if adapter is not None:
         from peft import PeftModel
@@ -204,13 +215,16 @@ def fingerprint(model: nn.Module, *, reference: bool = False) -> str:
     entries: list[tuple[str, Tensor]] = []
     for name, tensor in sorted(inner.state_dict(keep_vars=True).items()):
         # The head under another name than the embeddings it is tied to is still one tensor.
-        identity = (tensor.data_ptr(), tensor.shape)
+        identity = (id(tensor) if hasattr(tensor, "full_tensor") else tensor.data_ptr(), tensor.shape)
         if (reference and _of_adapter(name, adapters)) or (tensor.numel() and identity in seen):
             continue
         seen.add(identity)
         entries.append((name.replace(".base_layer.", "."), tensor.detach()))
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing releases the interpreter lock
-        sums = list(pool.map(_tensor_hash, (tensor for _, tensor in entries)))
+    if any(hasattr(tensor, "full_tensor") for _, tensor in entries):  # shards: gathered from all ranks, one at a time
+        sums = [_tensor_hash(_whole(tensor)) for _, tensor in entries]
+    else:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # hashing releases the interpreter lock
+            sums = list(pool.map(_tensor_hash, (tensor for _, tensor in entries)))
     total = hashlib.sha256()
     for (name, tensor), digest in zip(entries, sums, strict=True):
         total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode() + digest)
@@ -229,6 +243,11 @@ def _scalings(model: nn.Module, adapter: str) -> list[float]:
 
 def _of_adapter(name: str, adapters: Mapping[str, Any]) -> bool:
     return any(f".{adapter}." in f".{name}." for adapter in adapters)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a tensor whose parts lie on several ranks; all of them must ask."""
+    return tensor.to(tensor.device_mesh.device_type).full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 def _tensor_hash(tensor: Tensor) -> bytes:

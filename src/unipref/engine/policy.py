@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from unipref.core.errors import ConfigError, ShapeError
 from unipref.core.tries import TrieBatch, build_trie, pack
 from unipref.engine import attention
+from unipref.engine.fused import fuse
 from unipref.engine.head import LogitHead, divergences
 from unipref.engine.readouts import Head, TokenMask
 
@@ -23,6 +24,7 @@ __all__ = ["Distribution", "Policy", "Values"]
 
 PROBE_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-4}  # relative to the largest; models compute norms in float32
 DIVERGENCES = ("kl", "reverse_kl")
+_OF_VOCABULARY = ("logp", "entropy", *DIVERGENCES, "distribution", "layers")
 PROBE_LONGEST = 1024  # tokens of the long probe, unless the caller knows better
 
 
@@ -52,14 +54,15 @@ class Values(NamedTuple):
     """What one forward gives. A named tuple, so that DDP and FSDP find the tensors in it.
 
     Attributes:
-        logp: (T,) float32 (float64 where the model is), nats, aligned with `TrieBatch.scored`; gradient flows.
+        logp: (T,) float32 (float64 where the model is), nats, aligned with `TrieBatch.scored`; gradient flows. None
+            where nothing that was wanted reads the vocabulary: heads alone cost no logits.
         entropy: (T,) nats, of the distribution each scored token was drawn from; None unless wanted.
         heads: (I,) or (I, C) per head, by name.
         tokens: (T,) per further number of a scored token, by name: divergences and token masks.
         distribution: what a later forward takes as its reference; None unless wanted.
     """
 
-    logp: Tensor
+    logp: Tensor | None
     entropy: Tensor | None
     heads: dict[str, Tensor]
     tokens: dict[str, Tensor]
@@ -87,6 +90,8 @@ class Policy(nn.Module):
         path: "auto", or the path to be taken. "tries" raises where they are not exact.
         dropout: keep the model's and the adapters' dropout. Off by default: a policy and its reference must agree.
         longest: tokens of the longest row that will come; the probe goes up to it.
+        fused: on a CPU, let norms, rotations, gates and tied embeddings of `model` go over memory less often
+            (`engine.fused`); the numbers are the same up to their last digits.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class Policy(nn.Module):
         *,
         dropout: bool = False,
         longest: int | None = None,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         if path not in ("auto", "tries", "rows"):
@@ -105,6 +111,8 @@ class Policy(nn.Module):
         self.heads = nn.ModuleDict(heads or {})
         if not dropout:
             _switch_dropout_off(model)
+        if fused:
+            fuse(model)
         self._has_dropout = dropout
         self._inner = [_inner_model(model)]  # in a list, so that its parameters are registered once
         self.path_reason = "asked for"
@@ -119,7 +127,9 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        parameter = next(self.model.parameters())
+        mesh = getattr(parameter, "device_mesh", None)  # shards may lie in the host's memory; they run elsewhere
+        return parameter.device if mesh is None else torch.device(mesh.device_type)
 
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
@@ -145,6 +155,16 @@ class Policy(nn.Module):
         new = getattr(self.model, f"activation_checkpointing_{verb}", None)
         return new if new is not None else getattr(self.model, f"gradient_checkpointing_{verb}")
 
+    def head_alone(self) -> list[nn.Parameter]:
+        """Parameters of the language-model head that nothing else uses: where no log-probability is asked for, no
+        gradient comes to them. Empty where the head is the embedding matrix."""
+        module = self._inner[0].get_output_embeddings()
+        if module is None:
+            return []
+        own = set(module.modules())
+        elsewhere = {id(p) for other in self.modules() if other not in own for p in other.parameters(recurse=False)}
+        return [p for p in module.parameters() if id(p) not in elsewhere]
+
     @contextmanager
     def reference_mode(self) -> Iterator[None]:
         """Adapters switched off: the model as it was before training.
@@ -163,9 +183,9 @@ class Policy(nn.Module):
         """Values of every scored token of `batch`.
 
         Args:
-            want: "logp" always comes; besides: "entropy", the names of heads, "kl" and "reverse_kl" (divergences to
-                `reference`), "distribution" (what this model says, as another's reference) and "layers" (the same,
-                with the outputs of every block).
+            want: "logp", "entropy", the names of heads, "kl" and "reverse_kl" (divergences to `reference`),
+                "distribution" (what this model says, as another's reference) and "layers" (the same, with the outputs
+                of every block). Log-probabilities come with all of these but heads.
             reference: what a reference says of the same batch (`reference_distribution`). Divergences and token masks
                 need it; no gradient goes there.
 
@@ -174,7 +194,7 @@ class Policy(nn.Module):
                 reference has another vocabulary.
             ShapeError: the reference was made of another batch.
         """
-        known = ("logp", "entropy", *DIVERGENCES, "distribution", "layers", *self.heads)
+        known = (*_OF_VOCABULARY, *self.heads)
         unknown = sorted(set(want) - set(known))
         if unknown:
             raise ConfigError(f"the policy gives nothing called {', '.join(unknown)}; it gives {', '.join(known)}")
@@ -255,6 +275,9 @@ class Policy(nn.Module):
     ) -> Values:
         """Values from the (N, H) hidden states: the vocabulary is met at the parents of scored nodes only."""
         hidden, entropy = states[-1], "entropy" in want
+        heads = {name: head(hidden[self._at(batch, name)]) for name, head in self._wanted(want, Head)}
+        if not _reads_vocabulary(want):
+            return Values(None, None, heads, self._masks(want, reference))
         scored, back = torch.unique(batch.scored, return_inverse=True)
         source, row = torch.unique(batch.parent[scored], return_inverse=True)
         at_source = hidden.index_select(0, source)
@@ -264,7 +287,7 @@ class Policy(nn.Module):
         return Values(
             said.logp,
             entropies[row][back] if entropies is not None else None,
-            {name: head(hidden[self._at(batch, name)]) for name, head in self._wanted(want, Head)},
+            heads,
             self._tokens(said, want, reference),
             said if "distribution" in want or "layers" in want else None,
         )
@@ -275,9 +298,12 @@ class Policy(nn.Module):
     def _at(self, batch: TrieBatch, name: str) -> Tensor:
         return batch.context if self.heads[name].at == "context" else batch.last
 
+    def _masks(self, want: tuple[str, ...], reference: Distribution | None) -> dict[str, Tensor]:
+        return {name: mask(reference.layers)[reference.row] for name, mask in self._wanted(want, TokenMask)}
+
     def _tokens(self, said: Distribution, want: tuple[str, ...], reference: Distribution | None) -> dict[str, Tensor]:
         """(T,) divergences from `reference` and token masks, by name."""
-        found = {name: mask(reference.layers)[reference.row] for name, mask in self._wanted(want, TokenMask)}
+        found = self._masks(want, reference)
         if not any(name in want for name in DIVERGENCES):
             return found
         ours, theirs, row = said.hidden, reference.hidden, said.row
@@ -320,7 +346,7 @@ class Policy(nn.Module):
             row, none = torch.arange(len(row_T), device=row_T.device), LogitHead(nn.Identity())
             said = Distribution(torch.cat(logits), row, none, torch.cat(logp), torch.cat(layers) if layered else None)
         return Values(
-            torch.cat(logp),
+            torch.cat(logp) if _reads_vocabulary(want) else None,
             torch.cat(entropies) if entropy else None,
             found,
             self._tokens(said, want, reference),
@@ -471,6 +497,11 @@ class _Rows:
         """All rows at once, or one after the other."""
         n = len(self.length)
         yield from (slice(i, i + 1) for i in range(n)) if one_by_one else [slice(0, n)]
+
+
+def _reads_vocabulary(want: tuple[str, ...]) -> bool:
+    """Whether something of `want` is made of logits."""
+    return any(name in _OF_VOCABULARY for name in want)
 
 
 def _inner_model(model: nn.Module) -> nn.Module:

@@ -1,7 +1,7 @@
 """Putting saved weights back into a model that is already built (and perhaps already wrapped)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,7 +25,11 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
     if (folder / "adapter_config.json").exists():
         from peft import load_peft_weights, set_peft_model_state_dict
 
-        set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        saved = load_peft_weights(str(folder), device="cpu")
+        if any(_is_shard(parameter) for parameter in model.parameters()):
+            _load_adapter_shards(model, saved, folder)
+        else:
+            set_peft_model_state_dict(model, saved)
         return
     try:
         saved = type(model).from_pretrained(folder, dtype=next(model.parameters()).dtype)
@@ -41,7 +45,39 @@ def load_weights(model: nn.Module, folder: Path | str) -> None:
         )
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(state[name])
+            copy_whole(tensor, state[name])
+
+
+def copy_whole(tensor: torch.Tensor, whole: torch.Tensor) -> None:
+    """Copy `whole` into `tensor`, in place; where that is sharded over ranks, the part that this rank holds."""
+    if not _is_shard(tensor):
+        tensor.copy_(whole)
+        return
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh = tensor.device_mesh
+    part = distribute_tensor(whole.to(mesh.device_type), mesh, tensor.placements, src_data_rank=None)
+    tensor.to_local().copy_(part.to_local())
+
+
+def _is_shard(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "device_mesh")  # a DTensor; importing its module costs a second
+
+
+def _load_adapter_shards(model: nn.Module, saved: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Copy a saved adapter into a sharded model; peft would copy whole tensors into parts of them."""
+    own = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            for adapter in model.peft_config:
+                name = name.replace(f".modules_to_save.{adapter}.", ".").replace(f".{adapter}.", ".")
+            own[name] = parameter
+    if own.keys() != saved.keys():
+        unlike = min(own.keys() ^ saved.keys())
+        raise ConfigError(f"the adapter in {folder} does not fit the model: {unlike}; load the model from that folder")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            copy_whole(parameter, saved[name])
 
 
 @torch.no_grad()

@@ -40,6 +40,11 @@ class Part:
         return ()
 
     @property
+    def reads_logp(self) -> bool:
+        """Whether this part itself needs the policy's log-probabilities, of responses or of tokens."""
+        return "logp" in self.token_reads
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """Roles besides "response" that some text of the data must have for this part itself."""
         return ()

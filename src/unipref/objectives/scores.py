@@ -69,6 +69,8 @@ class sequence(Part):
     references: tuple[tuple[str, float], ...] = ()
     eta: float = 0.0
 
+    reads_logp = True
+
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(name for name, _ in self.references) + (("len",) if self.eta != 0 else ())
@@ -118,6 +120,8 @@ def mean_logp(scale: float = 1.0) -> sequence:
 @dataclass(frozen=True, repr=False)
 class log_odds(Part):
     """log(p / (1 - p)) of p = exp(mean_logp), the geometric mean of the response's token probabilities."""
+
+    reads_logp = True
 
     @property
     def reads(self) -> tuple[str, ...]:

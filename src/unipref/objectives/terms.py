@@ -287,6 +287,11 @@ class Objective(Part):
         return frozenset().union(*(term.token_needs for term in self.terms))
 
     @property
+    def reads_logp(self) -> bool:
+        """Whether anything needs the policy's log-probabilities; what trains a reward head alone does not."""
+        return any(part.reads_logp for term in self.terms for part in term.walk())
+
+    @property
     def roles(self) -> tuple[str, ...]:
         """Roles besides "response" that some item of the data must have."""
         return tuple(dict.fromkeys(role for t in self.terms for part in t.walk() for role in part.roles))

@@ -18,13 +18,11 @@ from unipref.recipes._judging import compared, judge_pairs, judging_precision
 from unipref.recipes._reward_backbone import all_rewards, run_trains_reward
 from unipref.recipes._run import RunData
 from unipref.recipes._work import (
-    FORWARD,
     CostModel,
     ModelShape,
     TrieSize,
     Work,
-    groups_of,
-    work_of,
+    scoring_work,
 )
 from unipref.recipes.stage import examples_of
 from unipref.rewards import DesignerObjectives, Judges
@@ -81,7 +79,7 @@ class Judging:
         t_draw, draws = self._drawing(policy, tokenizer, contexts, precision)
         mean = round(np.mean([length for row in lengths for length in row]))
         drawn = [build_trie([(ids, [0] * max(1, min(mean, recipe.sampling.max_new_tokens)))]) for ids in contexts]
-        drawn_work = work_of(shape, groups_of([TrieSize.of(t) for t in drawn], budget), FORWARD, path=path)
+        drawn_work = scoring_work(shape, [TrieSize.of(t) for t in drawn], budget, path=path)
         t_designer = sum(self._on_samples(scorers, prompts) for scorers in (self.data.designer, self.data.judges))
         rows, t_rows = self._made_up_rows(examples)
         self.memory = bench.peak.read()
@@ -95,7 +93,7 @@ class Judging:
                 yield cost
                 continue
             if cost.run != "reference" and run_trains_reward(recipe, cost.run):  # scored once, and writes nothing
-                work = work_of(shape, groups_of(sizes, budget), FORWARD, path=path)
+                work = scoring_work(shape, sizes, budget, path=path)
                 evaluation = forward.seconds(work) + t_rows
                 cost.seconds = {"loading": t_tokenizer + t_load, "encoding": t_encode, "evaluation": evaluation}
                 cost.flops, cost.forwards, cost.disk = work.flops, work.forwards, n_bytes
@@ -106,7 +104,7 @@ class Judging:
             for model in (before if cost.run == "reference" else f"after {folder}", before):
                 space = {"kind": "logp", "weights": model, "precision": precision, "path": path}
                 lacking = bench.ledger.missing(space, keys, lengths)
-                work += work_of(shape, groups_of([sizes[i] for i in lacking], budget), FORWARD, path=path)
+                work += scoring_work(shape, [sizes[i] for i in lacking], budget, path=path)
             scoring, sampled = forward.seconds(work), forward.seconds(drawn_work.times(2))
             cost.seconds = {
                 "loading": t_tokenizer + 2 * t_load,

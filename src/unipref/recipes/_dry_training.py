@@ -27,16 +27,20 @@ from unipref.recipes._work import (
     groups_of,
     plan_of_steps,
     saved_bytes,
+    scoring_work,
     work_of,
 )
 from unipref.recipes.columns import add_columns
 from unipref.recipes.config import Recipe, Stage, TrainOptions
 from unipref.recipes.stage import DONE, Ready, arguments, prepare, set_up, stage_done
 from unipref.training import Example, autocast, last_checkpoint
+from unipref.training.prepared import prompts_of
 
 __all__ = ["OPTIMISER_COPIES", "Kind", "Measured", "Training"]
 
-OPTIMISER_COPIES = {"adamw": 2.0, "rmsprop": 1.0, "adafactor": 0.05, "sgd": 0.0}  # numbers per trained weight
+OPTIMISER_COPIES = {  # numbers of 4 bytes per trained weight; in 8 bits embeddings keep 32
+    "adamw": 2.0, "adamw_8bit": 0.5, "paged_adamw_8bit": 0.5, "rmsprop": 1.0, "adafactor": 0.05, "sgd": 0.0
+}  # fmt: skip
 CHECKPOINT_FILES = 20_000  # bytes of random states, schedule and trainer state
 
 
@@ -68,6 +72,7 @@ class Kind:
 
     Attributes:
         sizes, held: of the examples trained and validated on; mismatched, held_mismatched: of their other responses.
+        prompts: of the examples trained on, where steps are made by them.
         keys, lengths: of all these, what the score store knows them by and their scored tokens.
         weights: the fingerprint of the model that the run begins with.
         references: what it reads log-probabilities of, all but live ones.
@@ -81,6 +86,7 @@ class Kind:
     shape: ModelShape
     passes: Passes
     sizes: list[TrieSize]
+    prompts: np.ndarray | None
     held: list[TrieSize]
     mismatched: list[TrieSize]
     held_mismatched: list[TrieSize]
@@ -101,13 +107,23 @@ class Kind:
         nodes = [size.nodes for size in self.sizes]
         options = self.options
         steps = plan_of_steps(
-            nodes, batch_size=options.batch_size, seed=seed, total=self.total, by_length=options.group_by_length
+            nodes,
+            batch_size=options.batch_size,
+            seed=seed,
+            total=self.total,
+            by_length=options.group_by_length,
+            prompts=self.prompts,
         )
         return list(steps)
 
     def groups(self, sizes: Sequence[TrieSize]) -> list[list[TrieSize]]:
         """The forwards that a step, or a validation, of `sizes` takes."""
-        return groups_of(sizes, self.options.max_tokens_per_forward)
+        return [[sizes[i] for i in group] for group in self.cuts(sizes)]
+
+    def cuts(self, sizes: Sequence[TrieSize]) -> list[list[int]]:
+        """Which of `sizes` share a forward."""
+        budget, alike = self.options.max_tokens_per_forward, self.path == "rows"
+        return groups_of(sizes, budget, pair_cost=self.shape.pair_cost, alike=alike)
 
     def train_work(self, groups: Sequence[Sequence[TrieSize]]) -> Work:
         """Of forwards and backwards, the live reference's forwards included."""
@@ -239,7 +255,7 @@ class Training:
             space = {"kind": "logp", "weights": weights, "precision": kind.precision, "path": kind.path}
             lacking = self.bench.ledger.missing(space, kind.keys, kind.lengths)
             budget = 2 * kind.options.max_tokens_per_forward
-            work += kind.forward_work(groups_of([everything[i] for i in lacking], budget))
+            work += scoring_work(kind.shape, [everything[i] for i in lacking], budget, path=kind.path)
         return work
 
     def _kind(self, stage: Stage, seed: int) -> Kind:
@@ -273,6 +289,7 @@ class Training:
             shape=ModelShape.of(ready.policy),
             passes=Passes.of_training(frozen=lora, checkpointing=options.gradient_checkpointing),
             sizes=sizes_of(ready.examples),
+            prompts=prompts_of(ready.examples) if options.group_by_prompt else None,
             held=sizes_of(ready.held),
             mismatched=sizes_of(others),
             held_mismatched=sizes_of(held_others),
@@ -408,10 +425,9 @@ def _chosen(kind: Kind, seed: int) -> tuple[list[int], list[int], list[int]]:
     """Rows of the smallest, the median and the largest forward of the plan."""
     works: dict[tuple[int, ...], float] = {}
     for rows in kind.plan(seed):
-        by_size = sorted(rows, key=lambda i: kind.sizes[i].nodes)  # as split_by_tokens has them
-        for group in kind.groups([kind.sizes[i] for i in rows]):
-            mine, by_size = by_size[: len(group)], by_size[len(group) :]
-            works[tuple(mine)] = kind.train_work([group]).flops
+        for group in kind.cuts([kind.sizes[i] for i in rows]):
+            mine = [rows[i] for i in group]
+            works[tuple(mine)] = kind.train_work([[kind.sizes[i] for i in mine]]).flops
     order = sorted(works, key=lambda group: (works[group], group))
     return list(order[0]), list(order[len(order) // 2]), list(order[-1])
 
@@ -427,7 +443,8 @@ def _step_name(kind: Kind, ready: Ready) -> str:
             [objective.coupling, objective.unit_needs, len(objective.terms)],
             [repr(operator) for operator in kind.stage.composition.operators],
             [options.optimizer, options.batch_size, options.max_tokens_per_forward, options.precision],
-            [options.gradient_checkpointing, options.max_grad_norm is None, options.group_by_length],
+            [options.gradient_checkpointing, options.max_grad_norm is None],
+            [options.group_by_length, options.group_by_prompt],
         ]
     )
 

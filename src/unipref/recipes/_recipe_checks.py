@@ -137,7 +137,8 @@ def _plan(recipe: Recipe, data: "RunData") -> tuple[Planned, ...]:
                 found[key] = replace(planned, fault=WAITS)
                 continue
             try:
-                found[key] = replace(planned, n_records=check_stage(recipe, stage, data.train))
+                n = check_stage(recipe, stage, data.train)  # of streamed rows a sample, from which all are reckoned
+                found[key] = replace(planned, n_records=round(n * data.n_train / max(len(data.train), 1)))
             except ConfigError as err:
                 found[key] = replace(planned, fault=str(err))
     return tuple(found.values())

@@ -15,7 +15,7 @@ import torch
 from unipref.core.io import write_json, writing_folder
 from unipref.data.pair_questions import PairQuestion
 from unipref.data.pairs import Pairs
-from unipref.engine import Policy, as_classifier, load_reward_policy, padding_token, score_items
+from unipref.engine import Policy, as_classifier, load_reward_policy, merged, padding_token, score_items
 from unipref.objectives import as_objective
 from unipref.recipes._judging import judging_precision
 from unipref.recipes.config import Recipe, Stage
@@ -49,8 +49,8 @@ def write_reward_model(
 
     `reward.json` says how texts become tokens, so that the scorer reads them as training did.
     """
-    merged = policy.model.merge_and_unload() if hasattr(policy.model, "merge_and_unload") else policy.model
-    made = as_classifier(merged, policy.heads["reward_head"])
+    whole = merged(policy.model) if hasattr(policy.model, "merge_and_unload") else policy.model
+    made = as_classifier(whole, policy.heads["reward_head"])
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.padding_side = "right"
     ends = {int(example.trie.token[nodes[-1]]) for example in examples for nodes in example.trie.scored}

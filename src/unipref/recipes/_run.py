@@ -22,6 +22,7 @@ from unipref.engine import Policy
 from unipref.recipes._collecting import collected
 from unipref.recipes.config import DataSplit, DesignerObjective, Recipe, ScorerChoice, Stage
 from unipref.recipes.stage import run_stage, stage_done
+from unipref.recipes.streamed import Streamed, refuse_unstreamable, split_of
 from unipref.recipes.workbench import Workbench
 from unipref.rewards import DesignerObjectives, Judges, make_scorer
 from unipref.store import ScoreStore
@@ -38,6 +39,7 @@ __all__ = [
     "stage_key",
 ]
 
+PREPARED = ".prepared"  # beside the run folders
 VALIDATION_SALT = "unipref-validation-1"
 VALIDATION_SHARE = 0.1
 _BEFORE_WORK = frozenset({"recipe.yaml", "data.json", "doctor.json"})  # what a run writes before it trains
@@ -52,6 +54,7 @@ class RunData:
     Attributes:
         read: the account of the training file's rows; of prompts that were answered, from prompts to pairs.
         judges: what grades generations besides `designer`.
+        stream: all training records, where they are not held in memory; `train` is a sample of them then.
     """
 
     train: list[Record]
@@ -61,6 +64,12 @@ class RunData:
     designer: DesignerObjectives | None
     read: DataReport
     judges: Judges | None = None
+    stream: Streamed | None = None
+
+    @property
+    def n_train(self) -> int:
+        """Training records, all of them."""
+        return len(self.train) if self.stream is None else self.stream.split.n
 
 
 def described(data: RunData) -> dict[str, dict[str, Any]]:
@@ -135,6 +144,8 @@ def read_data(
     Raises:
         ConfigError: no record is held out.
     """
+    if recipe.data.stream:
+        return _streamed(recipe, store, console, folder, validation_share)
     train, heldout, report, told = read_split(recipe.data, notes=_not_collected(recipe))
     if recipe.collect is not None and folder is not None:
         train, report = _collected(recipe, train, "train", folder, store, console)
@@ -143,9 +154,7 @@ def read_data(
         told["collected"] = {"train": report.to_dict(), "heldout": held_report.to_dict()}
     scorable = recipe.collect is None or folder is not None
     validation: list[Record] = []
-    share = validation_share
-    if any(recipe.train_of(stage).eval_steps for stages in recipe.run_plan().values() for stage in stages):
-        share = share or VALIDATION_SHARE
+    share = _validation_share(recipe, validation_share)
     if share is not None:
         # checkpoints are chosen on rows that no number of the report is taken from
         sides: tuple[list[Record], list[Record]] = ([], [])
@@ -154,8 +163,7 @@ def read_data(
         train, validation = sides
     designer = None
     if recipe.objectives and scorable:
-        specs = {name: objective.model_dump(exclude_none=True) for name, objective in recipe.objectives.items()}
-        designer = DesignerObjectives.from_config(specs, missing=recipe.missing_rewards)
+        designer = _designer(recipe)
         designer, train, found = designer.fit_score(train, store=store)
         heldout, held_found = designer.score_records(heldout, store=store)
         if validation:
@@ -166,12 +174,7 @@ def read_data(
                 console.print(f"note: {sentence}", highlight=False)
     judges = None
     if recipe.judges and scorable:
-        judges = Judges({name: make_scorer(judge.model_dump()) for name, judge in recipe.judges.items()})
-        heldout = judges.score_records(heldout, store=store)
-        told["judges"] = {"notes": _self_graded(recipe)}
-        if console is not None:
-            for sentence in told["judges"]["notes"]:
-                console.print(f"warning: {sentence}", highlight=False)
+        judges, heldout = _judged(recipe, heldout, store, told, console)
     if scorable and (facts := _facts(recipe)):
         told["scorers"] = facts
     told["split"] = {
@@ -185,6 +188,83 @@ def read_data(
         console.print(report.describe())
         console.print(f"{len(train)} records to train on, {len(heldout)} held out (no conversation is in both).")
     return RunData(train, validation, heldout, told, designer, report, judges)
+
+
+def _validation_share(recipe: Recipe, share: float | None) -> float | None:
+    """Share of the training conversations that validation takes; None: nothing."""
+    if any(recipe.train_of(stage).eval_steps for stages in recipe.run_plan().values() for stage in stages):
+        return share or VALIDATION_SHARE
+    return share
+
+
+def _designer(recipe: Recipe) -> DesignerObjectives:
+    specs = {name: objective.model_dump(exclude_none=True) for name, objective in recipe.objectives.items()}
+    return DesignerObjectives.from_config(specs, missing=recipe.missing_rewards)
+
+
+def _judged(
+    recipe: Recipe, heldout: list[Record], store: ScoreStore | None, told: dict[str, Any], console: Console | None
+) -> tuple[Judges, list[Record]]:
+    """The judges, and what they say of the held-out records."""
+    judges = Judges({name: make_scorer(judge.model_dump()) for name, judge in recipe.judges.items()})
+    heldout = judges.score_records(heldout, store=store)
+    told["judges"] = {"notes": _self_graded(recipe)}
+    if console is not None:
+        for sentence in told["judges"]["notes"]:
+            console.print(f"warning: {sentence}", highlight=False)
+    return judges, heldout
+
+
+def _streamed(
+    recipe: Recipe,
+    store: ScoreStore | None,
+    console: Console | None,
+    folder: Path | None,
+    validation_share: float | None,
+) -> RunData:
+    """As `read_data`, of a recipe whose training rows are not held in memory: `train` is a sample of them.
+
+    Of the designer's objectives, only what normalising takes is measured on all rows; the account is of the sample.
+    """
+    refuse_unstreamable(recipe)
+    place = None if folder is None else folder.parent / PREPARED
+    share = _validation_share(recipe, validation_share)
+    split = split_of(recipe, place, validation_share=share, salt=VALIDATION_SALT)
+    told, report = dict(split.told), split.report
+    report.notes += _not_collected(recipe)
+    told["train"] = report.to_dict()
+    stream = Streamed(recipe, split, place, store=store)
+    train, validation, heldout, designer = split.sample, split.validation, split.heldout, None
+    if recipe.objectives:
+        stream = stream.fitted(_designer(recipe))
+        designer = stream.designer
+        train, found = designer.score_records(train, store=store)
+        heldout, held_found = designer.score_records(heldout, store=store)
+        validation = designer.score_records(validation, store=store)[0] if validation else []
+        told["designer"] = {"train": {**found.to_dict(), "sample_of": split.n}, "heldout": held_found.to_dict()}
+        if console is not None:
+            for sentence in found.notes:
+                console.print(f"note: {sentence} (in a sample of {len(train):,} records)", highlight=False)
+    judges = None
+    if recipe.judges:
+        judges, heldout = _judged(recipe, heldout, store, told, console)
+    if facts := _facts(recipe):
+        told["scorers"] = facts
+    told["split"] = {
+        "train": split.n,
+        "validation": len(validation),
+        "heldout": len(heldout),
+        "conversations_heldout": len({record.conversation for record in heldout}),
+        "by": "conversation (hash of the first user turn)",
+    }
+    if console is not None:
+        console.print(report.describe())
+        for sentence in told["stream"]["notes"]:
+            console.print(f"note: {sentence}", highlight=False)
+        console.print(
+            f"{split.n:,} records to train on, streamed; {len(heldout):,} held out (no conversation is in both)."
+        )
+    return RunData(train, validation, heldout, told, designer, report, judges, stream)
 
 
 def read_split(
@@ -311,7 +391,7 @@ def run_stages(
                 start=start,
                 folder=place,
                 seed=seed,
-                train=data.train,
+                train=data.train if data.stream is None else data.stream,
                 validation=data.validation,
                 store=store,
                 resume=resume,
@@ -354,7 +434,7 @@ class progress:
         self.bar.start()
 
         def show(done: int, total: int, logs: Mapping[str, Any]) -> None:
-            told = [f"loss {logs['loss']:.3f}"] if "loss" in logs else []
+            told = [f"loss {logs['loss']:.3f}"] if "loss" in logs else [logs["doing"]] if "doing" in logs else []
             if np.isfinite(logs.get("rewards/accuracies", np.nan)):
                 told.append(f"accuracy {logs['rewards/accuracies']:.2f}")
             if np.isfinite(logs.get("upo/gradient_ratio", np.nan)):

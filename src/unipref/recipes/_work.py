@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from unipref.core.tries import Trie
-from unipref.engine import Policy
+from unipref.engine.shape import ModelShape
+from unipref.training.balance import cut
 from unipref.training.sampler import StepSampler
 
 __all__ = [
@@ -26,55 +26,11 @@ __all__ = [
     "groups_of",
     "plan_of_steps",
     "saved_bytes",
+    "scoring_work",
     "work_of",
 ]
 
 FEATURES = 3
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What decides a model's arithmetic.
-
-    Attributes:
-        matrix: weights that a token meets in matrix products, embedding and head left out; of experts, those of the
-            ones that a token is sent to.
-        attention: K * A * D, the width of all heads of all blocks.
-        head: H * V.
-        weights: all weights, a tied one once. trained: those with a gradient, heads of the objective included.
-        blocks: K.
-    """
-
-    matrix: int
-    attention: int
-    head: int
-    weights: int
-    trained: int
-    blocks: int
-
-    @classmethod
-    def of(cls, policy: Policy) -> "ModelShape":
-        """The shape of `policy`, read from its modules and its configuration."""
-        text = policy.config.get_text_config()
-        inner = policy.model.get_base_model() if hasattr(policy.model, "get_base_model") else policy.model
-        apart = {id(m.weight) for m in (inner.get_input_embeddings(), inner.get_output_embeddings()) if m is not None}
-        apart |= {id(m.weight) for m in inner.modules() if isinstance(m, nn.Embedding)}
-        n_experts = getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None) or 1
-        share = min(1.0, (getattr(text, "num_experts_per_tok", None) or n_experts) / n_experts)
-        matrix = sum(
-            p.numel() * (share if "expert" in name and "shared" not in name else 1.0)
-            for name, p in inner.named_parameters()
-            if p.dim() > 1 and id(p) not in apart
-        )
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        return cls(
-            matrix=round(matrix),
-            attention=text.num_hidden_layers * text.num_attention_heads * width,
-            head=text.hidden_size * inner.get_input_embeddings().weight.shape[0],
-            weights=sum(p.numel() for p in policy.model.parameters()),
-            trained=sum(p.numel() for p in policy.parameters() if p.requires_grad),
-            blocks=text.num_hidden_layers,
-        )
 
 
 @dataclass(frozen=True)
@@ -141,64 +97,84 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class TrieSize:
-    """Of one trie: its nodes, the nodes that a scored token is read from, and the tokens of each item's whole row."""
+    """What one trie makes a model compute.
+
+    Attributes:
+        nodes: of the trie. sources: those that a scored token is read from.
+        pairs: of a node and one that it sees, itself included.
+        rows: the tokens of each item's whole row.
+    """
 
     nodes: int
     sources: int
+    pairs: int
     rows: tuple[int, ...]
 
     @classmethod
     def of(cls, trie: Trie) -> "TrieSize":
         scored = np.concatenate([np.asarray(nodes) for nodes in trie.scored]) if trie.scored else np.zeros(0, int)
         rows = tuple(int(d) + 1 for d in trie.depth[trie.last])
-        return cls(trie.n_nodes, len(np.unique(trie.parent[scored])), rows)
+        return cls(trie.n_nodes, len(np.unique(trie.parent[scored])), trie.n_visible, rows)
 
 
 def work_of(shape: ModelShape, forwards: Iterable[Sequence[TrieSize]], passes: Passes, *, path: str) -> Work:
     """The work of `forwards`, each some tries side by side.
 
-    Per pass: 2 * matrix * tokens + 4 * attention * sum of L^2 + 2 * head * positions that are read. A product of a
-    weight and a token is a multiplication and an addition; attention has two products of L x L per head, and computes
-    the whole square, of which a mask hides the upper half.
+    Per pass: 2 * matrix * tokens + 4 * attention * pairs + 2 * head * positions that are read. A product of a weight
+    and a token is a multiplication and an addition; attention has two products per head for each pair of a token and
+    one that it attends to.
 
     Args:
-        path: "tries", where L is the nodes of a trie, or "rows", where every item is a row as long as the longest.
+        path: "tries", where a token attends to its ancestors in the trie and itself, or "rows", where every item is a
+            row as long as the longest and a token attends to all before it.
     """
     total = Work()
     for sizes in forwards:
         if path == "tries":
-            tokens, squares = sum(s.nodes for s in sizes), sum(s.nodes**2 for s in sizes)
+            tokens, pairs = sum(s.nodes for s in sizes), sum(s.pairs for s in sizes)
         else:
             rows = [n for s in sizes for n in s.rows]
-            tokens, squares = len(rows) * max(rows), len(rows) * max(rows) ** 2
+            longest = max(rows)
+            tokens, pairs = len(rows) * longest, len(rows) * longest * (longest + 1) // 2
         total += Work(
             1,
             tokens,
             passes.matrix * 2 * shape.matrix * tokens,
-            passes.attention * 4 * shape.attention * squares,
+            passes.attention * 4 * shape.attention * pairs,
             passes.head * 2 * shape.head * sum(s.sources for s in sizes),
         )
     return total
 
 
-def groups_of(sizes: Sequence[TrieSize], max_tokens: int) -> list[list[TrieSize]]:
-    """`sizes` in the forwards that `unipref.training.split_by_tokens` makes of their examples."""
-    found: list[list[TrieSize]] = []
-    used = 0
-    for one in sorted(sizes, key=lambda size: size.nodes):
-        if not found or used + one.nodes > max_tokens:
-            found.append([])
-            used = 0
-        found[-1].append(one)
-        used += one.nodes
-    return found
+def groups_of(
+    sizes: Sequence[TrieSize], max_tokens: int, *, pair_cost: float = 0.0, alike: bool = False
+) -> list[list[int]]:
+    """Which of `sizes` share a forward, as `unipref.training.split_by_tokens` has it for examples that share no prompt.
+
+    Those that do take less: what they begin with alike is computed once.
+    """
+    nodes = np.array([size.nodes for size in sizes], dtype=np.int64)
+    pairs = np.array([size.pairs for size in sizes], dtype=np.int64)
+    return cut(nodes, nodes + pair_cost * pairs, max_tokens, alike=alike)
+
+
+def scoring_work(shape: ModelShape, sizes: Sequence[TrieSize], max_tokens: int, *, path: str) -> Work:
+    """The work of scoring `sizes` without gradient, in forwards of at most `max_tokens` nodes."""
+    groups = groups_of(sizes, max_tokens, alike=True)
+    return work_of(shape, [[sizes[i] for i in group] for group in groups], FORWARD, path=path)
 
 
 def plan_of_steps(
-    sizes: Sequence[int], *, batch_size: int, seed: int, total: int, by_length: bool
+    sizes: Sequence[int],
+    *,
+    batch_size: int,
+    seed: int,
+    total: int,
+    by_length: bool,
+    prompts: Sequence[int] | None = None,
 ) -> Iterator[list[int]]:
     """The rows of each of the `total` optimiser steps that the trainer's sampler will make, on one process."""
-    sampler = StepSampler(sizes, batch_size, seed=seed, rank=0, world=1, by_length=by_length)
+    sampler = StepSampler(sizes, batch_size, seed=seed, rank=0, world=1, by_length=by_length, prompts=prompts)
 
     def epochs() -> Iterator[list[int]]:
         for epoch in itertools.count():

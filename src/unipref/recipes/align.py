@@ -30,10 +30,10 @@ from unipref.recipes.citations import bibliography
 from unipref.recipes.config import Recipe
 from unipref.recipes.doctor import before_training
 from unipref.recipes.fit import check_data
-from unipref.recipes.stage import check_trackers, examples_of
+from unipref.recipes.stage import check_installed, examples_of
 from unipref.report import write_report
 from unipref.store import ScoreStore
-from unipref.training import cache_references, leave_group, processes
+from unipref.training import asked_sharding, cache_references, leave_group, processes
 
 __all__ = ["align"]
 
@@ -48,10 +48,11 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
         UniprefError: something is wrong that the user can mend; everything that was finished stays in the folder.
     """
     for stage in (stage for stages in recipe.run_plan().values() for stage in stages):
-        check_trackers(recipe.train_of(stage))
+        check_installed(recipe.model_options, recipe.train_of(stage))
     console = console or Console(stderr=True)
     folder = Path(output) if output is not None else recipe.folder
     rank0 = processes().is_main_process
+    asked_sharding()  # a launcher's configuration that cannot work is said before anything is read
     if rank0:
         prepare_folder(folder, recipe, resume=resume)
     processes().wait_for_everyone()
@@ -65,12 +66,12 @@ def align(recipe: Recipe, *, output: Path | None = None, resume: bool = False, c
         if rank0:
             write_json(folder / "data.json", data.report)
         finals = _train_all(recipe, folder, data, store, resume=resume, console=console if rank0 else None)
+        leave_group()  # the others end here, their devices are free, and nobody waits for what one process judges
         if rank0:
             rows = _judge_all(recipe, folder, data, finals, store, resume=resume, console=console)
             write_json(folder / "summary.json", _summarise(recipe, data, finals, rows))
             write_text(folder / "citations.bib", bibliography(recipe))
             write_report(folder)
-    leave_group()
     return folder
 
 

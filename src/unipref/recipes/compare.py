@@ -49,7 +49,7 @@ from unipref.recipes.config import Recipe, Stage, TrainOverrides, load_recipe
 from unipref.recipes.doctor import before_training
 from unipref.recipes.fit import check_data
 from unipref.recipes.stage import (
-    check_trackers,
+    check_installed,
     examples_of,
     load_policy,
     load_stage_tokenizer,
@@ -201,12 +201,17 @@ def compare(
         raise ConfigError(f"--select: no metric is called {select!r}{nearest(select, SELECTIONS)}")
     if processes().num_processes > 1:
         raise ConfigError("compare runs in one process; start it without a launcher, or align one method on many")
+    if recipe.data.stream:
+        raise ConfigError(
+            "compare holds all records in memory for its many runs; set data.stream=false and a data.limit, or align "
+            "one method on all rows"
+        )
     names = {name: method.name for method in methods for name in (method.text, method.name)}
     if baseline is not None and baseline not in names:
         raise ConfigError(f"--baseline: no method is called {baseline!r}{nearest(baseline, names)}")
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds: a seed stands twice in {list(seeds)}")
-    check_trackers(recipe.train)
+    check_installed(recipe.model_options, recipe.train)
     plan = _Plan.of(recipe, methods, learning_rates, seeds or recipe.seeds, select, validation_share)
     folder = Path(output) if output is not None else recipe.folder.with_name(f"{recipe.folder.name}-compare")
     store = ScoreStore(folder.parent / ".scores")

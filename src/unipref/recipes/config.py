@@ -117,6 +117,9 @@ class ModelOptions(Section):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type of the weights")
     lora: Lora | None = Field(None, description="train low-rank adapters; null trains all weights")
+    quantize: Literal["nf4", "fp4", "int8"] | None = Field(
+        None, description="hold the frozen weights under `lora` in 4 or 8 bits (QLoRA); needs bitsandbytes"
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with a hub model")
 
 
@@ -179,6 +182,14 @@ class DataOptions(DataSplit):
 
     max_length: Count = Field(
         512, description="tokens of context and response together; longer ones are cut and counted"
+    )
+    stream: bool = Field(
+        False,
+        description="read the training rows a part at a time and keep them tokenised beside the runs, for data that do "
+        "not fit in memory",
+    )
+    version: str | None = Field(
+        None, description="with `stream`, of a hub data set: a revision or date that changes when its rows do"
     )
     accept: Annotated[tuple[str, ...], AfterValidator(_checks_exist)] = Field(
         (), description="findings of `unipref doctor` that were looked at: train in spite of these errors"
@@ -307,7 +318,9 @@ class TrainOptions(Section):
         0.1, description="share of the steps with a rising learning rate"
     )
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
-    optimizer: Literal["adamw", "adafactor", "rmsprop", "sgd"] = Field("adamw", description="optimiser")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "rmsprop", "sgd"] = Field(
+        "adamw", description="optimiser; those in 8 bits need bitsandbytes"
+    )
     weight_decay: Annotated[Float, Field(ge=0)] = Field(0.0, description="decoupled weight decay")
     max_grad_norm: Positive | None = Field(1.0, description="clip the gradient's norm here; null: never")
     max_tokens_per_forward: Count = Field(8192, description="a step is split into forwards of at most this many tokens")
@@ -316,6 +329,10 @@ class TrainOptions(Section):
         False, description="recompute activations: less memory, about a third more time"
     )
     group_by_length: bool = Field(False, description="put records of like length into one step: faster, less random")
+    group_by_prompt: bool = Field(
+        False,
+        description="put records of one prompt or conversation into one step, where what they share is computed once",
+    )
     logging_steps: Count = Field(5, description="write metrics every so many steps")
     eval_steps: Count | None = Field(None, description="evaluate every so many steps; null: at the end")
     save_steps: Count | None = Field(None, description="checkpoint every so many steps; null: at the end and on Ctrl-C")
@@ -647,6 +664,11 @@ class Recipe(Section):
                     seen.setdefault(run, family)
 
     def _adapter_faults(self) -> Iterator[tuple[Key, str]]:
+        if self.model_options.quantize is not None and self.model_options.lora is None:
+            yield (
+                ("model_options", "quantize"),
+                "quantised weights cannot be trained, adapters over them can; give `lora` too, such as lora: {r: 16}",
+            )
         if self.model_options.lora is None or self.model_options.lora.merge:
             return
         for run, stages in self.run_plan().items():

@@ -86,7 +86,10 @@ def examine_recipe(recipe: Recipe, data: RunData | None = None, *, subject: str 
         data, fault = _read(recipe)
     with quiet_transformers():
         loaded = load(recipe.model, trust_remote_code=recipe.model_options.trust_remote_code)
-        found = Examination(subject or recipe.name, accepted=recipe.data.accept, questions=all_checks())
+        subject = subject or recipe.name
+        if data.stream is not None:
+            subject += f" (of its training records a sample, {len(data.train):,} of {data.n_train:,})"
+        found = Examination(subject, accepted=recipe.data.accept, questions=all_checks())
         records = [*data.train, *data.validation]
         if waits(recipe, data):
             _prompts(found, records, data)

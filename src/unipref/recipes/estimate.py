@@ -22,7 +22,7 @@ from unipref.recipes._run import prepare_folder, quiet_transformers, read_data
 from unipref.recipes.config import Recipe
 from unipref.recipes.doctor import examine_recipe, refuse
 from unipref.recipes.fit import check_data
-from unipref.recipes.stage import check_trackers
+from unipref.recipes.stage import check_installed
 from unipref.training import processes
 
 __all__ = ["Estimate", "estimate"]
@@ -61,12 +61,17 @@ def estimate(
         raise ConfigError("a dry run measures one process; start it without the launcher")
     for stages in recipe.run_plan().values():
         for stage in stages:
-            check_trackers(recipe.train_of(stage))
+            check_installed(recipe.model_options, recipe.train_of(stage))
     folder = Path(output) if output is not None else recipe.folder
     if recipe.collect is not None:
         raise ConfigError(
             "collect: a dry run measures the pairs that are trained on, and the run samples these itself; run it "
             "with a small collect first, and dry-run a recipe whose data.train is what it collected"
+        )
+    if recipe.data.stream:
+        raise ConfigError(
+            "data.stream: a dry run holds the records that it measures; dry-run the recipe with data.stream=false and "
+            "data.limit=2000 or so, and reckon with as many times the records"
         )
     if resume:
         prepare_folder(folder, recipe, resume=True)

@@ -17,16 +17,13 @@ from unipref.core.errors import ConfigError, DataError, UniprefError, nearest
 from unipref.core.io import read_jsonl, to_json, write_json, write_text, writing_folder
 from unipref.core.records import Record
 from unipref.data import (
-    PARTNER_COLUMNS,
     TOKEN_COLUMNS,
     DataReport,
     EncodedRecord,
     RowFault,
     as_pairs,
-    chosen_only,
     encode_records,
     mismatch,
-    one_pair_each,
     responses_of,
     token_columns,
 )
@@ -39,30 +36,38 @@ from unipref.engine import (
     load_reward_head,
     load_tokenizer,
     make_head,
+    merged,
+    require_bitsandbytes,
 )
-from unipref.objectives import Objective, as_objective, point
+from unipref.objectives import Objective, as_objective
+from unipref.recipes._changes import changes
 from unipref.recipes._reward_backbone import write_judge, write_reward_model
 from unipref.recipes.columns import add_columns
 from unipref.recipes.config import ModelOptions, Recipe, Stage, TrainOptions
 from unipref.recipes.merging import merge
+from unipref.recipes.streamed import Streamed
 from unipref.recipes.workbench import Workbench
 from unipref.store import ScoreStore
 from unipref.training import (
     Example,
     PreferenceTrainer,
+    alone,
     autocast,
     cache_references,
     last_checkpoint,
+    make_whole,
+    placed,
     processes,
     resolve_precision,
 )
 from unipref.training.callbacks import MetricsFile, Progress, StopOnSignal
+from unipref.training.prepared import PreparedExamples, known_of
 
 __all__ = [
     "Interrupted",
     "Ready",
     "arguments",
-    "check_trackers",
+    "check_installed",
     "examples_of",
     "fill",
     "live_reference",
@@ -86,16 +91,9 @@ class Interrupted(UniprefError):
 def prepare(stage: Stage, records: Sequence[Record]) -> tuple[list[Record], dict[str, DataReport]]:
     """`records` as the stage trains on them: after its operators, in the form that its objective compares."""
     found, reports = list(records), {}
-    composition = stage.composition
-    for i, operator in enumerate(composition.operators):
-        found, reports[f"{i + 1}. {operator!r}"] = operator(found)
-    objective = as_objective(composition.objective)
-    if _imitates(objective):
-        found, reports["chosen_only"] = chosen_only(found)
-    elif objective.unit_needs == "pair" and found:
-        found, reports["as_pairs"] = as_pairs(found)
-        if objective.token_needs & PARTNER_COLUMNS:
-            found, reports["one_pair_each"] = one_pair_each(found)
+    for name, change in changes(stage):
+        if found or change is not as_pairs:  # no pair of no record is no fault of the data
+            found, reports[name] = change(found)
     return found, reports
 
 
@@ -111,11 +109,6 @@ def _prepared_validation(stage: Stage, records: Sequence[Record]) -> tuple[list[
     report.leave_out("by operators", max(0, len(records) - len(found)))
     report.n_kept = len(found)
     return found, report
-
-
-def _imitates(objective: Objective) -> bool:
-    """Whether all that the objective does is to raise the likelihood of demonstrations."""
-    return all(isinstance(term.unit, point) and term.unit.of == "demonstrations" for term in objective.terms)
 
 
 def examples_of(
@@ -180,15 +173,18 @@ def arguments(
     n_records: int,
     has_validation: bool,
     world: int,
+    compares: bool = True,
     ends_with_checkpoint: bool = True,
 ) -> tuple[TrainingArguments, str]:
     """The trainer's arguments for `options`, and the precision of the forward pass.
 
     Args:
+        compares: validation rows compare responses; where they do not, `keep_best` is the loss unless another was asked
+            for.
         ends_with_checkpoint: the last step leaves one even where `options` ask for none.
 
     Raises:
-        ConfigError: the batch cannot be shared by the ranks, or a metric is to be kept that is never measured.
+        ConfigError: the batch cannot be shared by the ranks.
     """
     if options.batch_size % world:
         raise ConfigError(f"train.batch_size {options.batch_size} does not divide by the {world} processes")
@@ -198,6 +194,9 @@ def arguments(
     precision = resolve_precision(options.precision, "cpu" if on_cpu else "cuda")
     evaluates = options.eval_steps is not None and has_validation
     keeps_best = evaluates and options.keep_best is not None
+    best = options.keep_best
+    if not compares and best == TrainOptions.model_fields["keep_best"].default:
+        best = "eval_loss"  # nobody chose the accuracy, and rows that compare nothing have none
     save_steps = options.eval_steps if keeps_best else (options.save_steps or total)
     args = TrainingArguments(
         output_dir=str(output),
@@ -208,7 +207,7 @@ def arguments(
         max_steps=options.max_steps or -1,
         warmup_steps=math.ceil(options.warmup_share * total),
         lr_scheduler_type=options.schedule,
-        optim={"adamw": "adamw_torch", "rmsprop": "rmsprop", "adafactor": "adafactor", "sgd": "sgd"}[options.optimizer],
+        optim={"adamw": "adamw_torch_fused"}.get(options.optimizer, options.optimizer),
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm or 0.0,
         bf16=precision == "bfloat16",
@@ -222,8 +221,8 @@ def arguments(
         save_steps=save_steps,
         save_total_limit=2,
         load_best_model_at_end=keeps_best,
-        metric_for_best_model=options.keep_best if keeps_best else None,
-        greater_is_better=not str(options.keep_best).endswith("loss") if keeps_best else None,
+        metric_for_best_model=best if keeps_best else None,
+        greater_is_better=not str(best).endswith("loss") if keeps_best else None,
         report_to=list(options.report_to) or "none",
         seed=seed,
         data_seed=seed,
@@ -237,8 +236,12 @@ def arguments(
     return args, precision
 
 
-def check_trackers(options: TrainOptions) -> None:
-    """Raise ConfigError where `train.report_to` names a tracker that is unknown or not installed."""
+def check_installed(model: ModelOptions, options: TrainOptions) -> None:
+    """Raise ConfigError where something asks for a package that is not installed, or for a tracker that is unknown."""
+    if model.quantize is not None:
+        require_bitsandbytes(f"model_options.quantize: {model.quantize}")
+    if options.optimizer.endswith("8bit"):
+        require_bitsandbytes(f"train.optimizer: {options.optimizer}")
     from transformers.integrations import get_available_reporting_integrations
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
@@ -264,7 +267,7 @@ class Ready:
     tokenizer: Any
     objective: Objective
     references: dict[str, Policy | None]
-    examples: list[Example]
+    examples: Sequence[Example]
     held: list[Example]
     options: TrainOptions
     args: TrainingArguments
@@ -279,15 +282,17 @@ def set_up(
     start: Path | str,
     folder: Path,
     seed: int,
-    train: Sequence[Record],
+    train: Sequence[Record] | Streamed,
     validation: Sequence[Record],
     bench: Workbench,
     ends_with_checkpoint: bool = True,
+    show: Callable[[int, int, Mapping[str, Any]], None] | None = None,
 ) -> Ready:
     """What one stage trains with, on its device.
 
     Args:
-        train: as `prepare` gives them.
+        train: as `prepare` gives them, or rows that are prepared on the way.
+        show: told about the tokenising of such rows.
         validation: as the data give them.
         ends_with_checkpoint: as for `arguments`.
     """
@@ -301,14 +306,6 @@ def set_up(
         start, lambda: load_policy(recipe, start, headless=headless), same=recipe.model_options.lora is None
     )
     references = _live_references(recipe, objective, start)
-    torch.manual_seed(seed)
-    policy.heads.update(_heads(objective, policy, references.get("ref_logp") or policy, train))
-    if headless:
-        policy.heads.update(_trained_head(start))
-        check_classifier(policy)
-    if options.gradient_checkpointing:
-        policy.activation_checkpointing_enable()
-
     encode = {
         "max_length": recipe.data.max_length,
         "strict": recipe.data.strict,
@@ -316,7 +313,20 @@ def set_up(
         "tokens": objective.token_needs,
     }
     settings = (str(start), *encode.values())
-    examples, report = bench.examples(train, settings, lambda: examples_of(train, tokenizer, **encode))
+    if isinstance(train, Streamed):
+        examples, encoded = train.examples(stage, tokenizer, show=show, **encode)
+    else:
+        examples, report = bench.examples(train, settings, lambda: examples_of(train, tokenizer, **encode))
+        encoded = {"encoding": report}
+    torch.manual_seed(seed)
+    degrees = known_of(examples).degrees if objective.heads else -1
+    policy.heads.update(_heads(objective, policy, references.get("ref_logp") or policy, degrees))
+    if headless:
+        policy.heads.update(_trained_head(start))
+        check_classifier(policy)
+    if options.gradient_checkpointing:
+        policy.activation_checkpointing_enable()
+
     held: list[Example] = []
     if validation:
         held, _ = bench.examples(validation, settings, lambda: examples_of(validation, tokenizer, **encode))
@@ -327,19 +337,26 @@ def set_up(
         n_records=len(examples),
         has_validation=bool(held),
         world=processes().num_processes,
+        compares=any(example.record.comparisons for example in held),
         ends_with_checkpoint=ends_with_checkpoint,
     )
-    policy.to(args.device)
-    reports = {"validation": kept, "encoding": report}
+    placed(policy, args.device, precision)
+    reports = {"validation": kept, **encoded}
     return Ready(policy, tokenizer, objective, references, examples, held, options, args, precision, reports)
 
 
 def fill(
-    recipe: Recipe, ready: Ready, examples: Sequence[Example], *, start: Path | str, store: ScoreStore | None
+    recipe: Recipe,
+    ready: Ready,
+    *parts: Sequence[Example],
+    start: Path | str,
+    store: ScoreStore | None,
+    show: Callable[[int, int, Mapping[str, Any]], None] | None = None,
 ) -> None:
-    """Give `examples` of the stage what its references and its untrained policy say of them."""
+    """Give the `parts` of the stage's examples what its references and its untrained policy say of them."""
     policy, objective, precision, options = ready.policy, ready.objective, ready.precision, ready.options
-    _cache(recipe, objective, policy, examples, store, precision, options, live=ready.references)
+    _cache(recipe, objective, policy, parts, store, precision, options, live=ready.references, show=show)
+    examples = [example for part in parts if not isinstance(part, PreparedExamples) for example in part]
     with autocast(ready.args.device, precision):
         add_columns(examples, objective, policy, max_tokens=2 * options.max_tokens_per_forward)
 
@@ -351,7 +368,7 @@ def run_stage(
     start: Path | str,
     folder: Path,
     seed: int,
-    train: Sequence[Record],
+    train: Sequence[Record] | Streamed,
     validation: Sequence[Record],
     store: ScoreStore | None,
     resume: bool,
@@ -380,10 +397,13 @@ def run_stage(
     began = time.perf_counter()
     options = recipe.train_of(stage)
     composition = stage.composition
-    train, reports = prepare(stage, train)
+    reports: dict[str, DataReport] = {}
+    if not isinstance(train, Streamed):
+        train, reports = prepare(stage, train)
     if composition.merges:
         if processes().is_main_process:
-            _merge(recipe, stage, start, folder, train, store, reports, history=history, hand_over=hand_over)
+            with alone():
+                _merge(recipe, stage, start, folder, train, store, reports, history=history, hand_over=hand_over)
         processes().wait_for_everyone()
         return model_folder
     bench = bench or Workbench()
@@ -397,6 +417,7 @@ def run_stage(
         validation=validation,
         bench=bench,
         ends_with_checkpoint=hand_over is None,
+        show=show,
     )
     reports |= ready.reports
     if ready.policy.path == "rows":
@@ -404,7 +425,10 @@ def run_stage(
             f"{stage.label} computes every response as a row of its own, its prompt again each time: "
             f"{ready.policy.path_reason}. The result is the same, and takes longer."
         )
-    fill(recipe, ready, [*ready.examples, *ready.held], start=start, store=store)
+    if isinstance(ready.examples, PreparedExamples):
+        fill(recipe, ready, ready.examples, ready.held, start=start, store=store, show=show)
+    else:
+        fill(recipe, ready, [*ready.examples, *ready.held], start=start, store=store)
     held, tokenizer, precision = ready.held, ready.tokenizer, ready.precision
 
     stop = StopOnSignal()
@@ -418,6 +442,7 @@ def run_stage(
         max_tokens=options.max_tokens_per_forward,
         references=ready.references,
         by_length=options.group_by_length,
+        by_prompt=options.group_by_prompt,
         tokenizer=tokenizer,
         callbacks=callbacks,
     )
@@ -439,6 +464,7 @@ def run_stage(
     if held:
         trainer.evaluate()
     seconds, tokens = time.perf_counter() - began, bench.tokens - tokens_before
+    make_whole(trainer.policy)
     if trainer.is_world_process_zero():
         if composition.momentum:
             earlier = Path(history[-1]) / TRAINED if len(history) > 1 else start
@@ -450,12 +476,12 @@ def run_stage(
     return model_folder
 
 
-def _heads(
-    objective: Objective, policy: Policy, reference: Policy, train: Sequence[Record]
-) -> dict[str, torch.nn.Module]:
-    """What is trained beside the policy; masks of tokens read the reference, all else the policy."""
-    columns = (item.columns.get("degree", math.nan) for record in train for item in record.items)
-    degrees = [value for value in columns if not math.isnan(value)]
+def _heads(objective: Objective, policy: Policy, reference: Policy, degrees: int) -> dict[str, torch.nn.Module]:
+    """What is trained beside the policy; masks of tokens read the reference, all else the policy.
+
+    Args:
+        degrees: the highest degree of a variant in the data, -1 where none has one.
+    """
     found = {}
     for name in objective.heads:
         config = (reference if name in objective.token_needs else policy).config.get_text_config()
@@ -463,7 +489,7 @@ def _heads(
             name,
             config.hidden_size,
             n_layers=config.num_hidden_layers,
-            n_classes=int(max(degrees)) + 1 if degrees else None,
+            n_classes=None if degrees < 0 else degrees + 1,
         )
     return found
 
@@ -524,8 +550,11 @@ def _load(options: ModelOptions, start: Path | str, *, trained: bool, headless: 
     dtype = options.dtype
     if dtype == "auto" and options.lora is None:
         dtype = "float32"  # small updates vanish in bfloat16 weights; frozen ones keep the checkpoint's own type
+    quantize = options.quantize if trained else None
     trust = options.trust_remote_code
-    return load_model(str(start), dtype=dtype, lora=lora, trust_remote_code=trust, headless=headless)
+    return load_model(
+        str(start), dtype=dtype, lora=lora, quantize=quantize, trust_remote_code=trust, headless=headless
+    )
 
 
 def _seconds_until(checkpoint: Path, metrics: Path) -> float:
@@ -553,7 +582,7 @@ def write_model(
 def _whole(recipe: Recipe, policy: Policy) -> torch.nn.Module:
     lora = recipe.model_options.lora
     adapted = hasattr(policy.model, "merge_and_unload")
-    return policy.model.merge_and_unload() if adapted and lora is not None and lora.merge else policy.model
+    return merged(policy.model) if adapted and lora is not None and lora.merge else policy.model
 
 
 def _move_on(recipe: Recipe, policy: Policy, folder: Path, momentum: float, before: Path | str) -> None:
@@ -587,7 +616,7 @@ def _merge(
     device = processes().device
     precision = resolve_precision(options.precision, device.type)
     origin = load_policy(recipe, history[0] if history else start, trained=False).to(device)
-    _cache(recipe, objective, origin, examples, store, precision, options)
+    _cache(recipe, objective, origin, [examples], store, precision, options)
     policy = load_policy(recipe, start, trained=False).to(device)
     weights, tried = merge(
         policy,
@@ -630,13 +659,14 @@ def _cache(
     recipe: Recipe,
     objective: Objective,
     policy: Policy,
-    examples: Sequence[Example],
+    parts: Sequence[Sequence[Example]],
     store: ScoreStore | None,
     precision: str,
     options: TrainOptions,
     live: Collection[str] = (),
+    show: Callable[[int, int, Mapping[str, Any]], None] | None = None,
 ) -> None:
-    """Give every example the log-probabilities under the recipe's references, all but the `live` columns.
+    """Give the examples of all `parts` the log-probabilities under the recipe's references, all but `live` columns.
 
     One reference is its own column; several are mixed geometrically into one, which is what several weighted log-ratios
     add up to (law L6 of the algebra). A reference with a name stays apart, for the methods that read it.
@@ -646,24 +676,36 @@ def _cache(
         return
     references = recipe.reference_weights()
     keep = {"store": store, "precision": precision, "max_tokens": 2 * options.max_tokens_per_forward}
+    if show is not None:
+        keep["show"] = lambda done, total: show(done, total, {"doing": "reference"})
     columns = [(f"ref_logp.{i}" if len(references) > 1 else "ref_logp", name) for i, (name, _) in enumerate(references)]
     columns += [(column, name) for column, name in recipe.named_references().items() if column in objective.needs]
     for column, name in columns:
         if column in live:
             continue
-        if name == "model":
-            cache_references(examples, policy, name=column, adapters_off=False, **keep)
-            continue
-        other = load_policy(recipe, name, trained=False)
-        other.to(next(policy.parameters()).device)
-        cache_references(examples, other, name=column, **keep)
+        other = policy
+        if name != "model":
+            other = load_policy(recipe, name, trained=False)
+            placed(other, policy.device, precision)
+        for examples in parts:
+            cache_references(examples, other, name=column, **keep)
     if len(references) > 1:
-        for example in [*examples, *(e.mismatched for e in examples if e.mismatched is not None)]:
-            parts = [example.ref_logp.pop(f"ref_logp.{i}") for i in range(len(references))]
-            example.ref_logp["ref_logp"] = [
-                sum(weight * values for (_, weight), values in zip(references, item, strict=True))
-                for item in zip(*parts, strict=True)
-            ]
+        for examples in parts:
+            _mix(examples, [weight for _, weight in references])
+
+
+def _mix(examples: Sequence[Example], weights: Sequence[float]) -> None:
+    """Put one reference in the place of several, which are called by their numbers."""
+    names = [f"ref_logp.{i}" for i in range(len(weights))]
+    if isinstance(examples, PreparedExamples):
+        for one in filter(None, (examples, examples.mismatched)):
+            one.mix_references("ref_logp", dict(zip(names, weights, strict=True)))
+        return
+    for example in [*examples, *(e.mismatched for e in examples if e.mismatched is not None)]:
+        values = [example.ref_logp.pop(name) for name in names]
+        example.ref_logp["ref_logp"] = [
+            sum(weight * each for weight, each in zip(weights, item, strict=True)) for item in zip(*values, strict=True)
+        ]
 
 
 def stage_done(folder: Path) -> dict[str, Any]:

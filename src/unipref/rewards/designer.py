@@ -301,10 +301,26 @@ class DesignerObjectives:
         Fit to the training records alone, and score the others with what comes back.
         """
         raw = self._raw(records, store)
-        fitted = replace(self, parts=tuple(part.fitted(value) for part, value in zip(self.parts, raw, strict=True)))
+        fitted = self.fitted(raw)
         return fitted, *fitted._scored(records, raw)
 
-    def _raw(self, records: Sequence[Record], store: ScoreStore | None) -> list[np.ndarray]:
+    def fitted(self, raw: Sequence[np.ndarray]) -> "DesignerObjectives":
+        """These objectives with what they normalise by fitted to `raw`, each scorer's own values (`raw_part`)."""
+        return replace(self, parts=tuple(part.fitted(value) for part, value in zip(self.parts, raw, strict=True)))
+
+    def raw_part(self, records: Sequence[Record], *, store: ScoreStore | None = None) -> list[np.ndarray]:
+        """Each scorer's own values of the responses of some of many records: an objective may have none among them."""
+        raw = self._raw(records, store, part_of_more=True)
+        responses = np.array([item.role == "response" for record in records for item in record.items], dtype=bool)
+        return [values[responses] for values in raw]
+
+    def score_part(self, records: Sequence[Record], *, store: ScoreStore | None = None) -> list[Record]:
+        """As `score_records` of some of many records: no account of them, and an objective may have no value here."""
+        return self._with_columns(records, self._combined(self._raw(records, store, part_of_more=True)))
+
+    def _raw(
+        self, records: Sequence[Record], store: ScoreStore | None, *, part_of_more: bool = False
+    ) -> list[np.ndarray]:
         """Each scorer's own values of all items, in the order of the records; NaN of texts that are no responses."""
         everything = [item for record in records for item in record.items]
         scored = np.array([item.role == "response" for item in everything], dtype=bool)
@@ -316,7 +332,7 @@ class DesignerObjectives:
                 values = part.scorer.of_items(items)
             else:
                 values = scores_of(part.scorer, contexts, responses, store)
-            if len(values) and np.isnan(values).all():
+            if len(values) and np.isnan(values).all() and not part_of_more:
                 raise ConfigError(f"objectives.{part.name}: {_why_all_missing(part.scorer, items)}")
             whole = np.full(len(everything), np.nan)
             whole[scored] = values
@@ -325,6 +341,9 @@ class DesignerObjectives:
 
     def _scored(self, records: Sequence[Record], raw: Sequence[np.ndarray]) -> tuple[list[Record], DesignerReport]:
         columns = self._combined(raw)
+        return self._with_columns(records, columns), self._report(records, raw, columns)
+
+    def _with_columns(self, records: Sequence[Record], columns: Mapping[str, np.ndarray]) -> list[Record]:
         self._refuse_taken(records)
         scored, at = [], 0
         for record in records:
@@ -337,7 +356,7 @@ class DesignerObjectives:
                 items.append(replace(item, columns={**known, **found}))
                 at += 1
             scored.append(replace(record, items=tuple(items)))
-        return scored, self._report(records, raw, columns)
+        return scored
 
     def _refuse_taken(self, records: Sequence[Record]) -> None:
         known = {name for record in records for item in record.items for name in item.columns}

@@ -95,9 +95,21 @@ class Database:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as err:
             raise StoreError(f"the {self.what}'s folder {folder} cannot be made: {err}; choose another") from err
-        if not self.path.exists():
+        if not self._is_made():
             with self.writing():
                 pass  # opening it for writing makes the tables
+
+    def _is_made(self) -> bool:
+        """Whether the file has its tables: another process may have made the one and not yet the others."""
+        if not self.path.exists():
+            return False
+        try:
+            with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                return bool(
+                    connection.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'spaces'").fetchone()[0]
+                )
+        except sqlite3.Error:
+            return True  # what is wrong with it is told when it is read
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from unipref.core.io import append_jsonl, read_jsonl, to_json, write_text
+from unipref.training.ranks import anywhere
 
 __all__ = ["MetricsFile", "Progress", "StopOnSignal"]
 
@@ -50,6 +51,8 @@ class Progress(TrainerCallback):
 class StopOnSignal(TrainerCallback):
     """Turns the first Ctrl-C (or SIGTERM) into: finish the step, save a whole checkpoint, stop. The next interrupts.
 
+    Of several processes all stop after the same step, whichever got the signal.
+
     Attributes:
         stopped: a signal came.
     """
@@ -69,6 +72,7 @@ class StopOnSignal(TrainerCallback):
                 self._previous[number] = signal.signal(number, self._handle)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        self.stopped = anywhere([self.stopped])[0]  # the signal may reach the ranks in different steps
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -10,10 +11,13 @@ import torch
 from unipref.core.batch import Batch, Clock
 from unipref.core.errors import ConfigError
 from unipref.core.records import ROLES, Record
-from unipref.core.tries import Trie, TrieBatch
+from unipref.core.tries import SHARED, Trie, TrieBatch
+from unipref.training.balance import cut
 
 __all__ = ["Example", "assemble", "data_batch", "split_by_tokens"]
 
+_TIED = 0.25  # share of an example's tokens that keeps it with another; a system prompt that all have ties nothing
+_ALIKE = 0.8  # of the longest common beginning of a run: one that is shorter than this parts it before others do
 _PAIR_COLUMNS = frozenset({"preference", "margin", "chosen", "rejected"})
 _ROLE = {role: i for i, role in enumerate(ROLES)}
 
@@ -40,17 +44,84 @@ class Example:
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def split_by_tokens(examples: Sequence[Example], max_tokens: int) -> list[list[Example]]:
-    """`examples` in groups of at most `max_tokens` trie nodes each (a longer one is alone), similar sizes together."""
-    groups: list[list[Example]] = []
-    size = 0
-    for example in sorted(examples, key=lambda e: e.trie.n_nodes):
-        if not groups or size + example.trie.n_nodes > max_tokens:
-            groups.append([])
-            size = 0
-        groups[-1].append(example)
-        size += example.trie.n_nodes
-    return groups
+def split_by_tokens(
+    examples: Sequence[Example], max_tokens: int, *, pair_cost: float = 0.0, alike: bool = False, share: bool = True
+) -> list[list[Example]]:
+    """`examples` in few groups of at most `max_tokens` trie nodes each (a longer one is alone), nearly equal in cost.
+
+    Args:
+        pair_cost: of attention between two tokens, where a token itself costs 1 (`ModelShape.pair_cost`).
+        alike: examples of similar size share a group, so that little is padded; of no use where tries are run whole.
+        share: groups will be packed with common beginnings once. Examples that have a good part of their tokens in
+            common stay together then, and count these once.
+    """
+    tries = [example.trie for example in examples]
+    families = [[i] for i in range(len(tries))] if alike or not share else _families(tries, max_tokens)
+    sizes, costs = [], []
+    for family in families:
+        shared = [_in_common(tries[a], tries[b]) for a, b in pairwise(family)]
+        sizes.append(sum(tries[i].n_nodes for i in family) - sum(shared))
+        pairs = sum(tries[i].n_visible for i in family) - sum(n * (n + 1) // 2 for n in shared)
+        costs.append(sizes[-1] + pair_cost * pairs)
+    groups = cut(sizes, costs, max_tokens, alike=alike)
+    return [[examples[i] for family in group for i in families[family]] for group in groups]
+
+
+def _families(tries: Sequence[Trie], max_tokens: int) -> list[list[int]]:
+    """Runs of `tries`, those that begin alike side by side; each has a good part in common with the one before.
+
+    One that would hold more than `max_tokens` nodes is cut, where least is shared first.
+    """
+    order = sorted(range(len(tries)), key=lambda i: (tries[i].stem.tobytes(), i))
+    shared = [0, *(_in_common(tries[a], tries[b]) for a, b in pairwise(order))]  # with the one before
+    tied = [n >= max(SHARED, _TIED * tries[i].n_nodes) for n, i in zip(shared, order, strict=True)]
+    sizes = [tries[i].n_nodes for i in order]
+    families: list[list[int]] = []
+    runs = _cut_before(range(len(order)), [not tie for tie in tied])[::-1]
+    while runs:
+        run = runs.pop()
+        links = [shared[k] for k in run[1:]]
+        if sum(sizes[k] for k in run) - sum(links) <= max_tokens:
+            families.append([order[k] for k in run])
+        elif min(links, default=0) < _ALIKE * max(links, default=0):
+            weak = [False, *(n < _ALIKE * max(links) for n in links)]
+            runs.extend(_cut_before(run, weak)[::-1])
+        else:
+            families.extend([order[k] for k in part] for part in _filled(run, sizes, shared, max_tokens))
+    return families
+
+
+def _cut_before(run: Sequence[int], cuts: Sequence[bool]) -> list[list[int]]:
+    """`run` in parts, of which each but the first begins where `cuts` says so."""
+    parts: list[list[int]] = []
+    for k, here in zip(run, cuts, strict=True):
+        if here or not parts:
+            parts.append([])
+        parts[-1].append(k)
+    return parts
+
+
+def _filled(run: Sequence[int], sizes: Sequence[int], shared: Sequence[int], most: int) -> list[list[int]]:
+    """`run` in parts of as many as hold `most` nodes together."""
+    parts: list[list[int]] = []
+    used = 0
+    for k in run:
+        if parts and used + sizes[k] - shared[k] <= most:
+            parts[-1].append(k)
+            used += sizes[k] - shared[k]
+        else:
+            parts.append([k])
+            used = sizes[k]
+    return parts
+
+
+def _in_common(one: Trie, other: Trie) -> int:
+    """Tokens of the common beginning that a packed batch holds once."""
+    a, b = one.stem, other.stem
+    n = min(len(a), len(b))
+    differs = a[:n] != b[:n]
+    shared = int(differs.argmax()) if differs.any() else n
+    return shared if shared >= SHARED else 0
 
 
 def _labels(record: Record) -> list[float]:
@@ -144,7 +215,7 @@ def _uid(record_id: str, item: int) -> int:
 def assemble(
     data: Batch,
     tries: TrieBatch,
-    logp_T: torch.Tensor,
+    logp_T: torch.Tensor | None,
     heads: Mapping[str, torch.Tensor],
     tokens: Mapping[str, torch.Tensor] | None = None,
     **further: torch.Tensor,
@@ -152,7 +223,7 @@ def assemble(
     """`data` with the policy's values: token and item log-probabilities and head outputs, on the policy's device.
 
     Args:
-        logp_T: (T,) aligned with `tries.scored`.
+        logp_T: (T,) aligned with `tries.scored`, or None where nobody asked: the items' log-probabilities are NaN then.
         heads: head name -> (I,) or (I, d).
         tokens: what the engine gives per token besides, name -> (T,).
         further: live references, name -> (T,).
@@ -160,12 +231,17 @@ def assemble(
     Raises:
         ConfigError: a name is a column of the data already.
     """
-    device = logp_T.device
+    device = tries.token.device
 
     def total(values_T: torch.Tensor) -> torch.Tensor:
         return values_T.new_zeros(tries.n_items).index_add(0, tries.scored_item, values_T)
 
-    new = {"logp": total(logp_T), **{name: total(value) for name, value in further.items()}, **heads}
+    unknown = torch.full((tries.n_items,), torch.nan, device=device)
+    new = {
+        "logp": unknown if logp_T is None else total(logp_T),
+        **{name: total(value) for name, value in further.items()},
+        **heads,
+    }
     clash = sorted(set(new) & set(data.items))
     if clash:
         raise ConfigError(f"the data brings columns that the model computes: {', '.join(clash)}; rename or drop them")
@@ -176,7 +252,7 @@ def assemble(
             **{name: value.to(device) for name, value in data.tokens.items()},
             **further,
             **(tokens or {}),
-            "logp": logp_T,
+            **({} if logp_T is None else {"logp": logp_T}),
             "item": tries.scored_item,
         },
         statistics={name: value.to(device) for name, value in data.statistics.items()},

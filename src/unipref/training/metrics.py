@@ -15,7 +15,8 @@ def batch_metrics(objective: Objective, batch: Batch) -> dict[str, tuple[torch.T
 
     rewards/chosen and rewards/rejected are implicit rewards (nats); rewards/accuracies counts a tie as one half and
     rewards/ties counts ties; logps are sums per response. Sides of a pair that has preference below one half
-    are exchanged; pairs with exactly one half count for everything but the accuracy.
+    are exchanged; pairs with exactly one half count for everything but the accuracy. An objective that reads no
+    log-probabilities has no logps.
     """
     reward = objective.implicit_reward(batch).double()
     logp = batch.item("logp").detach().double()
@@ -48,7 +49,7 @@ def batch_metrics(objective: Objective, batch: Batch) -> dict[str, tuple[torch.T
     length = batch.item("len").double()
     put("logps/per_token", logp, batch.item("weight").double())
     found["logps/per_token"] = (found["logps/per_token"][0], (length * batch.item("weight").double()).sum())
-    return found
+    return found if objective.reads_logp else {n: pair for n, pair in found.items() if not n.startswith("logps/")}
 
 
 class MetricSums:

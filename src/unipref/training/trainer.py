@@ -9,7 +9,7 @@ step that takes several forwards is first scored without gradient; one forward a
 import contextlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,17 +24,33 @@ from unipref.core.errors import ConfigError, UniprefError
 from unipref.core.io import write_text
 from unipref.core.tries import Trie, TrieBatch, build_trie, pack
 from unipref.engine import Distribution, Policy, reference_distribution
+from unipref.engine.shape import ModelShape
 from unipref.objectives import Loss, Objective, as_objective
+from unipref.training.allocation import keeping_freed_memory
 from unipref.training.examples import Example, assemble, data_batch, split_by_tokens
 from unipref.training.metrics import MetricSums, batch_metrics
 from unipref.training.precision import autocast
+from unipref.training.prepared import known_of, pairs_of, prompts_of, sizes_of
 from unipref.training.sampler import StepSampler
+from unipref.training.sharding import (
+    SHARDS,
+    accelerate_unsharded,
+    asked_sharding,
+    check_optimizer,
+    gathered_state,
+    is_sharded,
+    load_shards,
+    load_whole_optimizer,
+    save_shards,
+    shard,
+)
 
 __all__ = ["COMPLETE", "NonFiniteLossError", "PreferenceTrainer", "last_checkpoint"]
 
 COMPLETE = "complete.json"  # written last into a checkpoint; a resume trusts no folder without it
 HEADS = "heads.safetensors"
 STATES = "states.json"  # what the objective keeps from step to step
+OPTIMIZER, SCHEDULER = "optimizer.pt", "scheduler.pt"  # as `transformers.Trainer` names them
 
 
 class NonFiniteLossError(UniprefError, ArithmeticError):
@@ -45,18 +61,6 @@ def last_checkpoint(folder: Path | str) -> Path | None:
     """The newest whole checkpoint in `folder`, or None. A folder that a kill left half-written is passed over."""
     found = [path.parent for path in Path(folder).glob(f"checkpoint-*/{COMPLETE}")]
     return max(found, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-def _knows(example: Example, name: str) -> bool:
-    """Whether some item of `example` has the column."""
-    if name == "uid" or name in example.vectors:
-        return True
-    items = example.record.items
-    return any(item.rank is not None for item in items) if name == "rank" else any(name in i.columns for i in items)
-
-
-def _n_responses(example: Example) -> int:
-    return sum(item.role == "response" for item in example.record.items)
 
 
 def _moved(batch: Batch, device: Any) -> Batch:
@@ -91,11 +95,15 @@ class PreferenceTrainer(Trainer):
         objective: what to minimise.
         args: as for `transformers.Trainer`; `per_device_train_batch_size` is a rank's records per optimiser step and
             `gradient_accumulation_steps` stays 1, because the step cuts itself up.
-        train, heldout: examples; references that the objective needs are cached in them or given live.
+        train, heldout: examples; references that the objective needs are cached in them or given live. `train` may make
+            them when they are asked for (`PreparedExamples`); it is never gone through as a whole then.
         max_tokens: trie nodes per forward.
         references: live references by column name ("ref_logp", "ref_logp.NAME"), used where an example caches none.
             None as the value is the policy with its adapters switched off.
         by_length: rows of similar length share a step.
+        by_prompt: rows of one prompt or conversation share a step (`StepSampler` says how).
+        share_prompts: what records of one forward begin with alike is computed once. It changes no loss and no
+            gradient, only the time.
         tokenizer: saved beside the weights.
 
     Raises:
@@ -113,22 +121,35 @@ class PreferenceTrainer(Trainer):
         max_tokens: int = 8192,
         references: Mapping[str, Policy | None] | None = None,
         by_length: bool = False,
+        by_prompt: bool = False,
+        share_prompts: bool = True,
         tokenizer: Any = None,
         callbacks: Sequence[Any] = (),
     ) -> None:
         self.objective = as_objective(objective)
         self.references = dict(references or {})
-        self.max_tokens, self.by_length = max_tokens, by_length
+        self.max_tokens, self.by_length, self.by_prompt = max_tokens, by_length, by_prompt
+        self.share_prompts = share_prompts
+        self._pair_cost = ModelShape.of(policy).pair_cost
         self._check(policy, args, train)
-        super().__init__(
-            model=policy,
-            args=args,
-            data_collator=_collate,
-            train_dataset=list(train),
-            eval_dataset=list(heldout) or None,
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-        )
+        self._sharding = asked_sharding()
+        if self._sharding is not None:
+            check_optimizer(str(getattr(args.optim, "value", args.optim)))
+            precision = "bfloat16" if args.bf16 else "float32"
+            for module in (policy, *(r for r in self.references.values() if r is not None)):
+                shard(module, self._sharding, device=args.device, precision=precision)
+        with accelerate_unsharded():
+            super().__init__(
+                model=policy,
+                args=args,
+                data_collator=_collate,
+                train_dataset=train,  # not a list: data that do not fit in memory make an example when it is asked for
+                eval_dataset=list(heldout) or None,
+                processing_class=tokenizer,
+                callbacks=list(callbacks),
+            )
+        if self._sharding is not None:
+            self.accelerator.prepare = self._prepare_sharded
         self.model_accepts_loss_kwargs = False
         self._states: dict[str, torch.Tensor | None] = {state.name: None for state in self.objective.states}
         self._sums = MetricSums()
@@ -136,10 +157,11 @@ class PreferenceTrainer(Trainer):
         self._tokens = 0
         for reference in self.references.values():
             if reference is not None:
-                reference.to(args.device).eval().requires_grad_(False)
+                reference = reference if is_sharded(reference) else reference.to(args.device)
+                reference.eval().requires_grad_(False)
 
     def _check(self, policy: Policy, args: TrainingArguments, train: Sequence[Example]) -> None:
-        if not train:
+        if not len(train):
             raise ConfigError("there is no record to train on; `data.json` in the run folder says what was set aside")
         if args.gradient_accumulation_steps != 1:
             raise ConfigError(
@@ -149,25 +171,25 @@ class PreferenceTrainer(Trainer):
         if missing:
             raise ConfigError(f"the objective trains heads that the policy lacks: {', '.join(missing)}")
         needed = {name for name in self.objective.needs if name == "ref_logp" or name.startswith("ref_logp.")}
-        lacking = sorted(name for name in needed - set(self.references) if name not in train[0].ref_logp)
+        known = known_of(train)
+        lacking = sorted(needed - set(self.references) - known.references)
         if lacking:
             raise ConfigError(
                 f"the objective needs the reference columns {', '.join(lacking)}; cache them with cache_references() "
                 "or pass them as live references"
             )
-        absent = [name for name in self._columns(policy) if not any(_knows(e, name) for e in train)]
-        absent += [name for name in self._token_columns() if any(name not in e.tokens for e in train)]
+        absent = [name for name in self._columns(policy) if name != "uid" and name not in known.columns]
+        absent += [name for name in self._token_columns() if name not in known.tokens]
         if absent:
-            present = sorted({name for e in train for item in e.record.items for name in item.columns}) or ["none"]
+            present = sorted(known.columns - {"rank"}) or ["none"]
             raise ConfigError(
                 f"the objective needs the columns {', '.join(absent)} per response; the data has {', '.join(present)}"
             )
-        if self.objective.unit_needs == "pair" and not any(e.record.comparisons for e in train):
+        if self.objective.unit_needs == "pair" and not known.compares:
             raise ConfigError("the objective compares two responses, and no record holds a comparison")
-        if self.objective.unit_needs == "group" and not any(_n_responses(e) > 1 for e in train):
+        if self.objective.unit_needs == "group" and not known.lists:
             raise ConfigError("the objective compares the responses of a record, and no record holds two")
-        held = {item.role for e in train for item in e.record.items}
-        missing_roles = [role for role in self.objective.roles if role not in held]
+        missing_roles = [role for role in self.objective.roles if role not in known.roles]
         if missing_roles:
             raise ConfigError(
                 f"the objective needs a {missing_roles[0]!r} text beside the responses, and no record has one; "
@@ -178,7 +200,7 @@ class PreferenceTrainer(Trainer):
             raise ConfigError(
                 f'the objective needs a live reference for {names}; pass references={{"ref_logp": policy}}'
             )
-        if self.objective.statistics and any(e.mismatched is None for e in train):
+        if self.objective.statistics and not known.mismatched:
             raise ConfigError("the objective needs mismatched responses; attach them with attach_mismatched()")
 
     def _columns(self, policy: Policy) -> list[str]:
@@ -204,16 +226,29 @@ class PreferenceTrainer(Trainer):
     def _statistic_names(self) -> set[str]:
         return {statistic.name for statistic in self.objective.statistics}
 
+    def _prepare_sharded(self, *given: Any) -> Any:
+        """What `Accelerator.prepare` gives, but the policy, whose weights are shared out already, is not wrapped."""
+        prepared = [
+            self.accelerator.prepare_model(x, device_placement=False, evaluation_mode=True)
+            if isinstance(x, torch.nn.Module)
+            else self.accelerator.prepare_optimizer(x, device_placement=False)
+            for x in given
+        ]
+        return prepared[0] if len(prepared) == 1 else tuple(prepared)
+
     # ---- data ----
 
     def get_train_dataloader(self) -> DataLoader:
+        sizes = sizes_of(self.train_dataset)
         sampler = StepSampler(
-            [example.trie.n_nodes for example in self.train_dataset],
+            sizes,
             self.args.per_device_train_batch_size * self.args.world_size,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             rank=self.args.process_index,
             world=self.args.world_size,
             by_length=self.by_length,
+            costs=sizes + self._pair_cost * pairs_of(self.train_dataset),
+            prompts=prompts_of(self.train_dataset) if self.by_prompt else None,
         )
         loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=_collate)
         loader.set_epoch = sampler.set_epoch  # what the training loop calls at the start of an epoch
@@ -222,12 +257,25 @@ class PreferenceTrainer(Trainer):
 
     # ---- one step ----
 
+    def train(self, *args: Any, **options: Any) -> Any:
+        """As `transformers.Trainer.train`. Where no log-probability is read, an untied language-model head is frozen
+        meanwhile: no gradient comes to it, and data parallelism would wait for one."""
+        unread = [] if self._reads_logp() else [p for p in self.policy.head_alone() if p.requires_grad]
+        for parameter in unread:
+            parameter.requires_grad_(False)
+        try:
+            with keeping_freed_memory():
+                return super().train(*args, **options)
+        finally:
+            for parameter in unread:
+                parameter.requires_grad_(True)
+
     def training_step(self, model: torch.nn.Module, inputs: dict[str, list[Example]], num_items_in_batch=None):
         """Backward of one optimiser step. Returns this rank's share of its loss, scaled so that ranks average to it."""
         model.train()
         clock = Clock(self.state.global_step, self.state.max_steps)
         world = self.args.world_size
-        groups = split_by_tokens(inputs["examples"], self.max_tokens)
+        groups = self._split(inputs["examples"])
         batches = self._data(groups, clock)
         denominators = self._global_denominators(batches)
         logging = (self.state.global_step + 1) % max(int(self.args.logging_steps), 1) == 0
@@ -249,7 +297,7 @@ class PreferenceTrainer(Trainer):
                     self._collect(whole, denominators, diagnose=logging)
         for i in range(n_forwards):
             last = i == n_forwards - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+            with contextlib.nullcontext() if last else self._kept_back(model):
                 if i < len(groups):
                     batch = self._forward(model, groups[i], batches[i])
                     if alone and self.objective.states:
@@ -271,6 +319,24 @@ class PreferenceTrainer(Trainer):
         self._tokens += sum(example.trie.n_nodes for example in inputs["examples"])
         return total
 
+    @contextlib.contextmanager
+    def _kept_back(self, model: torch.nn.Module) -> Iterator[None]:
+        """Inside, gradients add up and are not used yet: DeepSpeed takes its optimiser's step inside `backward`.
+
+        Sharded weights have no such thing: their gradients are summed over the ranks in every backward, because a sum
+        that is kept back is as large as the whole model.
+        """
+        if not self.is_deepspeed_enabled:
+            with self.accelerator.no_sync(model):
+                yield
+            return
+        state = self.accelerator.gradient_state
+        state._set_sync_gradients(False)
+        try:
+            yield
+        finally:
+            state._set_sync_gradients(True)
+
     def _data(self, groups: Sequence[Sequence[Example]], clock: Clock) -> list[Batch]:
         """What the data says of every forward, with the statistics that are taken over mismatched responses."""
         statistics = self._statistics(groups, clock)
@@ -279,6 +345,16 @@ class PreferenceTrainer(Trainer):
             data_batch(group, columns=columns, tokens=tokens, clock=clock).with_statistics(**statistics)
             for group in groups
         ]
+
+    def _split(self, examples: Sequence[Example]) -> list[list[Example]]:
+        """`examples` in the forwards that they take."""
+        return split_by_tokens(
+            examples,
+            self.max_tokens,
+            pair_cost=self._pair_cost,
+            alike=self.policy.path == "rows",
+            share=self.share_prompts,
+        )
 
     def _look(self, groups: Sequence[Sequence[Example]], batches: Sequence[Batch], n_forwards: int) -> list[Batch]:
         """The batches with the policy's values, without gradient."""
@@ -347,10 +423,15 @@ class PreferenceTrainer(Trainer):
         return self.accelerator.unwrap_model(self.model)
 
     def _want(self) -> tuple[str, ...]:
-        return ("logp", *self.objective.heads, *self.objective.computed)
+        read = ("logp",) if self._reads_logp() else ()
+        return (*read, *self.objective.heads, *self.objective.computed)
+
+    def _reads_logp(self) -> bool:
+        """Whether the policy's log-probabilities are needed; without them its language-model head is not run."""
+        return self.objective.reads_logp or self.objective.coupling != "none"
 
     def _forward(self, model: torch.nn.Module, examples: Sequence[Example], data: Batch) -> Batch:
-        tries = pack([example.trie for example in examples]).to(self.args.device)
+        tries = pack([example.trie for example in examples], share=self.share_prompts).to(self.args.device)
         said = self._distribution(tries)
         with self.compute_loss_context_manager():
             values = model(tries, want=self._want(), reference=said)
@@ -395,8 +476,9 @@ class PreferenceTrainer(Trainer):
         said = self._distribution(tries)
         with self.compute_loss_context_manager():
             values = model(tries, want=self._want(), reference=said)
-        others = (*values.heads.values(), *values.tokens.values())
-        return (values.logp.sum() + sum(value.sum() for value in others)) * 0.0
+        self._live(tries, [self.train_dataset[0]], said)  # a sharded reference is gathered from all ranks
+        own = () if values.logp is None else (values.logp,)
+        return sum(value.sum() for value in (*own, *values.heads.values(), *values.tokens.values())) * 0.0
 
     def _statistics(self, groups: Sequence[Sequence[Example]], clock: Clock) -> dict[str, torch.Tensor]:
         """The objective's statistics over the whole step, taken without gradient before the loss."""
@@ -404,7 +486,7 @@ class PreferenceTrainer(Trainer):
             return {}
         mismatched = [example.mismatched for group in groups for example in group]
         sums = {s.name: torch.zeros(2, dtype=torch.float64) for s in self.objective.statistics}
-        parts = split_by_tokens(mismatched, self.max_tokens)
+        parts = self._split(mismatched)
         self.policy.eval()
         try:
             for i in range(self._max_over_ranks(len(parts))):
@@ -442,7 +524,7 @@ class PreferenceTrainer(Trainer):
         return [value] if self.args.world_size == 1 else gather_object([value])
 
     def _non_finite(self, batch: Batch) -> str:
-        bad = [name for name, column in batch.items.items() if name == "logp" and not torch.isfinite(column).all()]
+        bad = self._reads_logp() and not torch.isfinite(batch.items["logp"]).all()
         where = "the log-probabilities of the policy" if bad else "the objective"
         return (
             f"the loss is not finite at step {self.state.global_step + 1}: it comes from {where}. Nothing was updated. "
@@ -478,7 +560,7 @@ class PreferenceTrainer(Trainer):
         examples = list(self.eval_dataset if eval_dataset is None else eval_dataset)
         mine = examples[self.args.process_index :: self.args.world_size]
         clock = Clock(self.state.global_step, max(self.state.max_steps, 1))
-        groups = split_by_tokens(mine, self.max_tokens)
+        groups = self._split(mine)
         batches = [batch.with_statistics(**self._state_values()) for batch in self._data(groups, clock)]
         denominators = self._global_denominators(batches)
         sums = MetricSums()
@@ -503,11 +585,27 @@ class PreferenceTrainer(Trainer):
                 sums.add_total("loss", loss.total)
         self.model_wrapped.train(was_training)
         metrics = {f"{metric_key_prefix}_{k}": v for k, v in sums.reduce(self._gather).items()}
+        best = self.args.metric_for_best_model
+        if self.args.load_best_model_at_end and metric_key_prefix == "eval" and best not in metrics:
+            raise ConfigError(f"train.keep_best: {best} is not measured here; there are {', '.join(sorted(metrics))}")
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     # ---- checkpoints ----
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the model to `output_dir`, gathered where it is sharded. All ranks call it; the first one writes.
+
+        A checkpoint of a sharded policy holds what each rank has; the gathered model too only where the accelerate
+        configuration says `fsdp_state_dict_type: FULL_STATE_DICT`.
+        """
+        if self._sharding is None:
+            super().save_model(output_dir, _internal_call)
+        elif not _internal_call or self._sharding.full_checkpoints:
+            self._save(output_dir, gathered_state(self.policy))
+        elif self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save what `AutoModelForCausalLM` and `AutoTokenizer` load, and the heads beside it."""
@@ -528,8 +626,17 @@ class PreferenceTrainer(Trainer):
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(folder)
 
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._sharding is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        save_shards(Path(output_dir) / SHARDS, self.policy, self.optimizer)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER)
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # the last file of every rank is there
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             if folder.is_dir():  # rotation may have removed it
@@ -538,17 +645,33 @@ class PreferenceTrainer(Trainer):
                 write_text(folder / COMPLETE, json.dumps({"step": self.state.global_step}))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             self._load_weights(Path(resume_from_checkpoint))
-        states = json.loads((Path(resume_from_checkpoint) / STATES).read_text(encoding="utf-8"))
+
+    def _load_states(self, folder: Path) -> None:
+        states = json.loads((folder / STATES).read_text(encoding="utf-8"))
         self._states = {
             name: None if value is None else torch.tensor(value, dtype=torch.float64) for name, value in states.items()
         }
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        folder = None if checkpoint is None else Path(checkpoint)
+        if folder is not None:
+            self._load_states(folder)
+        in_shards = folder is not None and (folder / SHARDS).is_dir()
+        if folder is None or (self._sharding is None and not in_shards):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        if in_shards:
+            load_shards(folder / SHARDS, self.policy, self.optimizer)
+        else:
+            load_whole_optimizer(folder / OPTIMIZER, self.optimizer)
+        self.lr_scheduler.load_state_dict(torch.load(folder / SCHEDULER, weights_only=True))
+
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             super()._load_best_model()
             return
         self._load_weights(Path(self.state.best_model_checkpoint))
@@ -556,13 +679,18 @@ class PreferenceTrainer(Trainer):
     def _load_weights(self, folder: Path) -> None:
         from safetensors.torch import load_file
 
-        from unipref.engine.weights import load_weights
+        from unipref.engine.weights import copy_whole, load_weights
 
         policy = self.policy
+        if (folder / SHARDS).is_dir():
+            load_shards(folder / SHARDS, policy)
+            return
         load_weights(policy.model, folder)
         if len(policy.heads):
             state = load_file(folder / HEADS)
-            policy.heads.load_state_dict({k.removeprefix("heads."): v for k, v in state.items()})
+            with torch.no_grad():
+                for name, value in policy.heads.state_dict().items():
+                    copy_whole(value, state[f"heads.{name}"])
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The precision that the steps run in, for passes outside of them."""
