@@ -399,6 +399,21 @@ def test_another_data_set_model_or_noise_counts_as_lost(given):
     assert converted(**given).lost.keys() == given.keys()
 
 
+def test_quantised_weights_under_adapters_are_kept_and_alone_are_lost():
+    made = converted(load_in_4bit=True, use_peft=True, bnb_4bit_quant_type="fp4", use_bnb_nested_quant=True)
+    assert (made.recipe.model_options.quantize, made.lost) == ("fp4", {})
+    assert converted(load_in_8bit=True, use_peft=True).recipe.model_options.quantize == "int8"
+    assert converted(load_in_4bit=True).recipe.model_options.quantize is None
+
+
+@pytest.mark.parametrize(
+    ("optim", "ours"),
+    [("adamw_bnb_8bit", "adamw_8bit"), ("paged_adamw_8bit", "paged_adamw_8bit"), ("adamw_torch_4bit", "adamw")],
+)
+def test_an_optimiser_in_8_bits_stays_one(optim, ours):
+    assert converted(optim=optim).recipe.train.optimizer == ours
+
+
 def test_data_and_model_of_the_command_line_stand_in_for_those_that_the_file_lacks():
     made = from_trl({"beta": 0.2}, data="pairs.jsonl", model="org/model")
     assert (made.recipe.data.train, made.recipe.model) == ("pairs.jsonl", "org/model")

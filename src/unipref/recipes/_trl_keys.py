@@ -67,11 +67,13 @@ _MODEL: Mapping[str, Key] = {
     "lora_task_type": Key("CAUSAL_LM", "", "always a causal language model"),
     "use_rslora": Key(False, "model_options.lora.alpha", "alpha is multiplied by the root of r: the same scale"),
     "use_dora": Key(False, "", "adapters are plain low-rank products", "training"),
-    "load_in_8bit": Key(False, "", "weights are not quantised", "loss"),
-    "load_in_4bit": Key(False, "", "weights are not quantised", "loss"),
-    "bnb_4bit_quant_type": Key("nf4", "", "weights are not quantised"),
-    "use_bnb_nested_quant": Key(False, "", "weights are not quantised"),
-    "bnb_4bit_quant_storage": Key(None, "", "weights are not quantised"),
+    "load_in_8bit": Key(False, "model_options.quantize", "int8; needs adapters"),
+    "load_in_4bit": Key(False, "model_options.quantize", "the kind of `bnb_4bit_quant_type`; needs adapters"),
+    "bnb_4bit_quant_type": Key("nf4", "model_options.quantize"),
+    "use_bnb_nested_quant": Key(
+        False, "", "scales are always quantised once more: less memory, nearly the same model"
+    ),
+    "bnb_4bit_quant_storage": Key(None, "", _DEVICES),
 }
 
 # What DPOConfig, KTOConfig, CPOConfig and ORPOConfig have in common: TRL's own keys, then those of transformers.

@@ -518,6 +518,7 @@ class _Converter:
         ]
         if values["trust_remote_code"]:
             entries.append(self.entry("trust_remote_code", True, "trust_remote_code"))
+        entries += self._quantised()
         if values["use_peft"]:
             modules = values["lora_target_modules"]
             modules = modules[0] if isinstance(modules, list) and modules == ["all-linear"] else modules
@@ -548,6 +549,21 @@ class _Converter:
             if not values["disable_dropout"]:
                 minor["disable_dropout"] = self.table["disable_dropout"].says
         return Section("model_options", entries)
+
+    def _quantised(self) -> list[Part]:
+        values = self.values
+        key = next((name for name in ("load_in_8bit", "load_in_4bit") if values[name]), None)
+        if key is None:
+            unread = (name for name in self.given if name.startswith("bnb_4bit_") or name == "use_bnb_nested_quant")
+            self.accounts["idle"] |= dict.fromkeys(unread, "load_in_4bit is not set, so TRL does not read it either")
+            return []
+        if not values["use_peft"]:
+            self.accounts["lost"][key] = "quantised weights are trained through adapters alone; set use_peft"
+            return []
+        if key == "load_in_4bit" and not values["use_bnb_nested_quant"]:
+            self.accounts["differs"][key] = "scales are quantised once more here, as with use_bnb_nested_quant"
+        kind = "int8" if key == "load_in_8bit" else values["bnb_4bit_quant_type"]
+        return [self.entry("quantize", kind, key)]
 
     def _data(self, data: str | None, eval: str | None) -> Section:
         """What is trained and judged on."""
@@ -695,6 +711,9 @@ class _Converter:
     def _optimizer(self) -> Entry:
         name = str(self.values["optim"])
         known = {"adamw": "adamw", "paged_adamw": "adamw", "adafactor": "adafactor", "rmsprop": "rmsprop", "sgd": "sgd"}
+        eight_bit = {"adamw_8bit": "adamw_8bit", "adamw_bnb_8bit": "adamw_8bit", "paged_adamw_8bit": "paged_adamw_8bit"}
+        if name in eight_bit:
+            return self.entry("optimizer", eight_bit[name], "optim")
         taken = next((ours for start, ours in known.items() if name.startswith(start)), None)
         if taken is None:
             self.accounts["minor"]["optim"] = f"{name}: a recipe has {', '.join(dict.fromkeys(known.values()))}"

@@ -552,9 +552,7 @@ def _load(options: ModelOptions, start: Path | str, *, trained: bool, headless: 
         dtype = "float32"  # small updates vanish in bfloat16 weights; frozen ones keep the checkpoint's own type
     quantize = options.quantize if trained else None
     trust = options.trust_remote_code
-    return load_model(
-        str(start), dtype=dtype, lora=lora, quantize=quantize, trust_remote_code=trust, headless=headless
-    )
+    return load_model(str(start), dtype=dtype, lora=lora, quantize=quantize, trust_remote_code=trust, headless=headless)
 
 
 def _seconds_until(checkpoint: Path, metrics: Path) -> float:
