@@ -323,7 +323,7 @@ CASES = (
     ),
     Case(
         "memory_live",
-        "the same with the reference live on both sides",
+        "HH, 128 k vocabulary, both by length, reference live: the same memory",
         "hh_vocabulary",
         "ours_length",
         ("trl_length",),
