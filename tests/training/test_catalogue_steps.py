@@ -106,7 +106,7 @@ def test_states_are_renewed_by_steps_alone_and_come_back_with_a_checkpoint(card,
     after = {name: value.clone() for name, value in trainer._states.items()}
     assert all(value is not None for value in after.values())
     trainer._save_checkpoint(policy, None)
-    fresh, other = trainer_of(objective, arguments, examples, 10_000)
-    fresh._load_from_checkpoint(f"{trainer.args.output_dir}/checkpoint-{trainer.state.global_step}", other)
+    fresh, _ = trainer_of(objective, arguments, examples, 10_000)
+    fresh._load_optimizer_and_scheduler(f"{trainer.args.output_dir}/checkpoint-{trainer.state.global_step}")
     for name, value in after.items():
         assert torch.equal(fresh._states[name], value)
