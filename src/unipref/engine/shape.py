@@ -51,10 +51,11 @@ class ModelShape:
             for name, p in inner.named_parameters()
             if p.dim() > 1 and id(p) not in apart
         )
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        heads = getattr(text, "num_attention_heads", None) or 0  # a state-space model has none
+        width = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
         return cls(
             matrix=round(matrix),
-            attention=text.num_hidden_layers * text.num_attention_heads * width,
+            attention=text.num_hidden_layers * heads * width,
             head=text.hidden_size * inner.get_input_embeddings().weight.shape[0],
             weights=sum(p.numel() for p in policy.model.parameters()),
             trained=sum(p.numel() for p in policy.parameters() if p.requires_grad),

@@ -70,9 +70,7 @@ _MODEL: Mapping[str, Key] = {
     "load_in_8bit": Key(False, "model_options.quantize", "int8; needs adapters"),
     "load_in_4bit": Key(False, "model_options.quantize", "the kind of `bnb_4bit_quant_type`; needs adapters"),
     "bnb_4bit_quant_type": Key("nf4", "model_options.quantize"),
-    "use_bnb_nested_quant": Key(
-        False, "", "scales are always quantised once more: less memory, nearly the same model"
-    ),
+    "use_bnb_nested_quant": Key(False, "", "scales are always quantised once more: less memory, nearly the same model"),
     "bnb_4bit_quant_storage": Key(None, "", _DEVICES),
 }
 
