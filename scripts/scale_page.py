@@ -131,7 +131,7 @@ def state_bytes(model: Shape, way: str, devices: int) -> float:
         return 16 * model.weights + 2 * model.blocks  # and the bfloat16 copies that autocast keeps
     if way == "FSDP2":
         return 16 * model.weights / devices + blocks + 2 * 4 * model.root
-    if way == "ZeRO-3":  # bfloat16 weights and gradients beside float32 masters
+    if way == "ZeRO-3 (refused here)":  # bfloat16 weights and gradients beside float32 masters
         return 16 * model.weights / devices + 2 * 2 * 2 * model.block + 2 * 2 * model.root
     if way == "LoRA, DDP":
         return 2 * model.weights + adapter
@@ -142,7 +142,7 @@ def state_bytes(model: Shape, way: str, devices: int) -> float:
     raise KeyError(way)
 
 
-WAYS = ("DDP", "FSDP2", "ZeRO-3", "LoRA, DDP", "LoRA, FSDP2", "QLoRA, DDP")
+WAYS = ("DDP", "FSDP2", "ZeRO-3 (refused here)", "LoRA, DDP", "LoRA, FSDP2", "QLoRA, DDP")
 
 
 def activation_bytes(model: Shape, tokens: int, *, recomputed: bool) -> float:

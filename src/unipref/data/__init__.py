@@ -21,7 +21,7 @@ from unipref.data.operators import (
 from unipref.data.readers import read_records, stream_records
 from unipref.data.report import DataReport, RowFault, SetAside
 from unipref.data.split import conversation_key, is_heldout
-from unipref.data.token_columns import PARTNER_COLUMNS, TOKEN_COLUMNS, token_columns
+from unipref.data.token_columns import PARTNER_COLUMNS, TOKEN_COLUMNS, token_columns, with_token_columns
 
 __all__ = [
     "CHECKS",
@@ -53,4 +53,5 @@ __all__ = [
     "split_records",
     "stream_records",
     "token_columns",
+    "with_token_columns",
 ]

@@ -10,8 +10,10 @@ import numpy as np
 from unipref.core.errors import ConfigError, DataError, nearest
 from unipref.core.records import Item, plain_text
 from unipref.data.encode import EncodedRecord
+from unipref.data.operators import responses_of
+from unipref.data.report import DataReport, RowFault
 
-__all__ = ["PARTNER_COLUMNS", "TOKEN_COLUMNS", "spelled", "token_columns"]
+__all__ = ["PARTNER_COLUMNS", "TOKEN_COLUMNS", "spelled", "token_columns", "with_token_columns"]
 
 TOKEN_COLUMNS = ("segment", "segment_score", "diff", "fresh")
 PARTNER_COLUMNS = frozenset({"diff", "fresh"})  # of a response beside the one other that it is compared with
@@ -219,3 +221,29 @@ def _stops(tokenizer: Any) -> frozenset[int]:
         ids = tokenizer(forms, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         _STOPS[tokenizer] = frozenset(found[0] for found in ids if len(found) == 1)
     return _STOPS[tokenizer]
+
+
+def with_token_columns(
+    encoded: Sequence[EncodedRecord], tokenizer: Any, names: Sequence[str], *, strict: bool
+) -> tuple[list[EncodedRecord], list[dict[str, list[np.ndarray]]], DataReport]:
+    """Those of `encoded` whose token columns `names` can be made, the columns of each, and the account of the others.
+
+    Raises:
+        DataError: a column cannot be made and `strict` is set.
+    """
+    report = DataReport(n_read=len(encoded))
+    kept, columns = [], []
+    for one in encoded:
+        record = one.record
+        try:
+            if "segment" in names and not all(record.items[i].spans for i in responses_of(record)):
+                raise RowFault("a response has no segments")
+            try:
+                columns.append(token_columns(one, tokenizer, names) if names else {})
+            except DataError as err:
+                raise RowFault("what a method reads per token cannot be made", str(err)) from err
+            kept.append(one)
+        except RowFault as fault:
+            report.drop(fault, source=record.source or record.id, line=record.line, strict=strict)
+    report.n_kept = len(kept)
+    return kept, columns, report

@@ -19,13 +19,11 @@ from unipref.core.records import Record
 from unipref.data import (
     TOKEN_COLUMNS,
     DataReport,
-    EncodedRecord,
-    RowFault,
     as_pairs,
     encode_records,
     mismatch,
     responses_of,
-    token_columns,
+    with_token_columns,
 )
 from unipref.data.pair_questions import PairQuestion
 from unipref.engine import (
@@ -128,7 +126,8 @@ def examples_of(
     """
     encoded, report = encode_records(records, tokenizer, max_length=max_length, strict=strict)
     names = sorted(set(tokens) & set(TOKEN_COLUMNS))
-    examples, later = _with_tokens(encoded, tokenizer, names, strict)
+    encoded, columns, later = with_token_columns(encoded, tokenizer, names, strict=strict)
+    examples = [Example(one.record, one.trie, tokens=made) for one, made in zip(encoded, columns, strict=True)]
     report = report.then(later)
     if mismatched_seed is not None:
         singles = iter(mismatch([e.record for e in examples], seed=mismatched_seed, epoch=0))
@@ -139,29 +138,6 @@ def examples_of(
         encoded, _ = encode_records(together, tokenizer, max_length=max_length, strict=True)
         for example, other in zip(examples, encoded, strict=True):
             example.mismatched = Example(other.record, other.trie)
-    return examples, report
-
-
-def _with_tokens(
-    encoded: Sequence[EncodedRecord], tokenizer: Any, names: Sequence[str], strict: bool
-) -> tuple[list[Example], DataReport]:
-    """Examples with the token columns `names`; a record of which one cannot be made is set aside."""
-    report = DataReport(n_read=len(encoded))
-    examples = []
-    for one in encoded:
-        record = one.record
-        try:
-            if "segment" in names and not all(record.items[i].spans for i in responses_of(record)):
-                raise RowFault("a response has no segments")
-            try:
-                made = token_columns(one, tokenizer, names) if names else {}
-            except DataError as err:
-                raise RowFault("what a method reads per token cannot be made", str(err)) from err
-        except RowFault as fault:
-            report.drop(fault, source=record.source or record.id, line=record.line, strict=strict)
-        else:
-            examples.append(Example(record, one.trie, tokens=made))
-    report.n_kept = len(examples)
     return examples, report
 
 

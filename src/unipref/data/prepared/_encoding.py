@@ -9,11 +9,10 @@ import numpy as np
 
 from unipref.core.errors import DataError
 from unipref.core.records import Record
-from unipref.data.encode import EncodedRecord, Encoder
-from unipref.data.operators import responses_of
+from unipref.data.encode import Encoder
 from unipref.data.prepared._layout import packed
-from unipref.data.report import DataReport, RowFault
-from unipref.data.token_columns import token_columns
+from unipref.data.report import DataReport
+from unipref.data.token_columns import with_token_columns
 
 __all__ = ["ChunkEncoder", "Encoded"]
 
@@ -65,7 +64,7 @@ class ChunkEncoder:
         encoded, report = encoder.encode(records, strict=self.strict)
         columns: list[dict[str, list[np.ndarray]]] = []
         if self.tokens:
-            encoded, columns, later = self._with_columns(encoded)
+            encoded, columns, later = with_token_columns(encoded, self.tokenizer, self.tokens, strict=self.strict)
             report = report.then(later)
         try:
             files, lengths = packed(encoded, columns, self.token) if encoded else ({}, np.zeros((0, 6), np.int64))
@@ -76,24 +75,3 @@ class ChunkEncoder:
                 f"vocabulary ({err}); leave response_ids out, or take the tokenizer that they were made with"
             ) from err
         return Encoded(files, lengths, report, Counter(encoder.counts))
-
-    def _with_columns(
-        self, encoded: Sequence[EncodedRecord]
-    ) -> tuple[list[EncodedRecord], list[dict[str, list[np.ndarray]]], DataReport]:
-        """Those of `encoded` whose token columns can be made, and the columns; the others are set aside."""
-        report = DataReport(n_read=len(encoded))
-        kept, columns = [], []
-        for one in encoded:
-            record = one.record
-            try:
-                if "segment" in self.tokens and not all(record.items[i].spans for i in responses_of(record)):
-                    raise RowFault("a response has no segments")
-                try:
-                    columns.append(token_columns(one, self.tokenizer, self.tokens))
-                except DataError as err:
-                    raise RowFault("what a method reads per token cannot be made", str(err)) from err
-                kept.append(one)
-            except RowFault as fault:
-                report.drop(fault, source=record.source or record.id, line=record.line, strict=self.strict)
-        report.n_kept = len(kept)
-        return kept, columns, report
