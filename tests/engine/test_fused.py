@@ -156,12 +156,16 @@ def test_what_is_exchanged_is_counted_and_what_is_not_recognised_is_left_alone()
         kind, options = ALL[family]
         return both(kind, torch.float32, **options)[2]
 
-    assert found("llama with tied head") == {"norms": 5, "rotations": 2, "gates": 2, "embeddings": 1}
-    assert found("qwen3") == {"norms": 9, "rotations": 2, "gates": 2, "embeddings": 0}
-    assert found("gemma3 with windows of 6") == {"norms": 13, "rotations": 2, "gates": 2, "embeddings": 1}
+    assert found("llama with tied head") == {"norms": 5, "rotations": 2, "gates": 2, "linears": 15, "embeddings": 1}
+    assert found("qwen3") == {"norms": 9, "rotations": 2, "gates": 2, "linears": 15, "embeddings": 0}
+    assert found("gemma3 with windows of 6") == {
+        **{"norms": 13, "rotations": 2, "gates": 2, "linears": 15, "embeddings": 1},
+    }
     # It rotates neighbours, and its norms are layer norms.
-    assert found("cohere with a logit scale") == {"norms": 0, "rotations": 0, "gates": 2, "embeddings": 1}
-    assert found("gpt2") == {"norms": 0, "rotations": 0, "gates": 0, "embeddings": 1}
+    assert found("cohere with a logit scale") == {
+        **{"norms": 0, "rotations": 0, "gates": 2, "linears": 15, "embeddings": 1},
+    }
+    assert found("gpt2") == {"norms": 0, "rotations": 0, "gates": 0, "linears": 1, "embeddings": 1}
 
 
 def test_a_norm_that_only_looks_like_one_is_left_alone() -> None:
@@ -272,7 +276,7 @@ def test_adapters_are_trained_through_the_exchanged_layers() -> None:
         lora = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear", init_lora_weights=False)
         model = get_peft_model(tiny("llama"), lora)
         if fused:
-            assert fuse(model) == {"norms": 0, "rotations": 2, "gates": 2, "embeddings": 0}
+            assert fuse(model) == {"norms": 0, "rotations": 2, "gates": 2, "linears": 43, "embeddings": 0}
         results.append(outcome(model))
     assert relative(results[1][0], results[0][0]) < 1e-12
     assert relative(results[1][1], results[0][1]) < 1e-12

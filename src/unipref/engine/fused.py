@@ -1,9 +1,10 @@
-"""Layers between the matrix products, with fewer passes over memory: norms, rotations, gates, tied embeddings.
+"""A model's layers with fewer passes over memory: norms, rotations, gates, tied embeddings; and its matrix products.
 
 On a CPU these are bound by memory, and autograd's way through them is long: transformers' RMSNorm writes five tensors
 of the residual stream's size to make one. Here each is one autograd function that keeps its inputs and computes the
 rest again. What a model computes stays what it was: a layer is exchanged only where it is recognised and where it gives
-what the original gives on random numbers, values and gradients; its class, its parameters and its state dict stay.
+what the original gives on random numbers, values and gradients; its class, its parameters and its state dict stay. Linear
+layers multiply as `engine.products` says.
 
 Shapes: N positions, H hidden width, I width inside the MLP, A heads, D head width, V vocabulary. (…) are batches of any
 shape.
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unipref.engine.products import linear_forward
+
 __all__ = ["fuse"]
 
 TOLERANCE, HALF_TOLERANCE = 2e-6, 1e-2  # of the probe, relative to the largest number: a few units in the last place
@@ -32,9 +35,11 @@ def fuse(model: nn.Module) -> dict[str, int]:
     Layers on another device than a CPU keep computing as before, also where the model moves there later. So do layers
     whose `forward` somebody else has replaced. Calling this again changes nothing.
     """
-    found = {"norms": 0, "rotations": 0, "gates": 0, "embeddings": 0}
+    found = {"norms": 0, "rotations": 0, "gates": 0, "linears": 0, "embeddings": 0}
     for module in _own(model):
-        if _rms_norm(module):
+        if type(module) is nn.Linear:
+            found["linears"] += _exchange(module, linear_forward)
+        elif _rms_norm(module):
             found["norms"] += 1
         elif _gated(module):
             found["gates"] += 1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unipref.core.errors import ConfigError
+from unipref.engine.products import add_product, by_transpose, rounded
 
 __all__ = ["LogitHead", "divergences", "token_logp"]
 
@@ -105,7 +106,7 @@ class _TokenLogp(torch.autograd.Function):
             if expect:
                 mass.mul_(slope)
                 expected.mul_(decay[:, None])
-                _add_product(expected, mass.to(hidden.dtype), weight[low : low + width].to(hidden.dtype))
+                add_product(expected, mass.to(hidden.dtype), weight[low : low + width].to(hidden.dtype))
         log_total = top + total.log()
         logp = target - log_total[row]
         entropies = log_total - weighted / total if entropy else None
@@ -242,7 +243,7 @@ class _Gradients:
             self.bias[low:high] = grad.sum(0)
         grad = grad.to(self._hidden.dtype)
         if self.hidden is not None:
-            _add_product(self.hidden, grad, self._weight[low:high].to(self._hidden.dtype))
+            add_product(self.hidden, grad, self._weight[low:high].to(self._hidden.dtype))
         if self.weight is not None:
             part = self.weight[low:high]
             if part.dtype == grad.dtype:
@@ -254,17 +255,9 @@ class _Gradients:
         return self.hidden.to(self._hidden.dtype) if self.hidden is not None else None, self.weight, self.bias
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, without a copy where the dtypes agree."""
-    if total.dtype == left.dtype:
-        total.addmm_(left, right)
-    else:
-        total.add_(left @ right)
-
-
 def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, low: int, high: int) -> Tensor:
     part = weight[low:high].to(hidden.dtype)
-    return nn.functional.linear(hidden, part, None if bias is None else bias[low:high].to(hidden.dtype))
+    return by_transpose(hidden, part, None if bias is None else bias[low:high].to(hidden.dtype))
 
 
 def token_logp(
@@ -300,6 +293,9 @@ def token_logp(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
+    n_rows = len(hidden)
+    # No token is read from the rows that are added: their gradient is 0.
+    hidden = nn.functional.pad(hidden, (0, 0, 0, rounded(n_rows, hidden.dtype, hidden.device) - n_rows))
     width = _tile_width(len(weight), len(hidden))
     order = torch.argsort(token)
     edges = torch.arange(0, len(weight) + width, width, device=token.device)
@@ -317,6 +313,7 @@ def token_logp(
             entropy,
             torch.is_grad_enabled(),
         )
+    entropies = entropies[:n_rows] if entropy else None
     return torch.empty_like(logp).index_copy(0, order, logp), entropies
 
 

@@ -18,6 +18,7 @@ from unipref.core.tries import TrieBatch, build_trie, pack
 from unipref.engine import attention
 from unipref.engine.fused import fuse
 from unipref.engine.head import LogitHead, divergences
+from unipref.engine.products import rounded
 from unipref.engine.readouts import Head, TokenMask
 
 __all__ = ["Distribution", "Policy", "Values"]
@@ -252,8 +253,13 @@ class Policy(nn.Module):
 
     def _tries_hidden(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
         """(N, H) of the nodes of `batch`, all in one row: last hidden states, or those of every block."""
-        layout = attention.layout_of(batch.depth, batch.end)
-        return tuple(x[0] for x in self._decode(batch.token[None], layout, batch.depth[None], layers=layers))
+        n, device = len(batch.token), batch.token.device
+        # A chain of tokens that nobody reads fills the row up.
+        extra = torch.arange(rounded(n, self._dtype(), device) - n, device=device)
+        token, depth = torch.cat((batch.token, 0 * extra)), torch.cat((batch.depth, extra))
+        end = torch.cat((batch.end, torch.full_like(extra, n + len(extra))))
+        layout = attention.layout_of(depth, end)
+        return tuple(x[0, :n] for x in self._decode(token[None], layout, depth[None], layers=layers))
 
     def _rows_hidden(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
         """(N, H), each node taken from the first row it stands in: last hidden states, or those of every block."""
