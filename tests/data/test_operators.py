@@ -1,7 +1,9 @@
 """Operators account for every record, and what they choose depends on texts, not on the order of a file."""
 
+import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from unipref.core.errors import ConfigError, DataError
 from unipref.core.records import Comparison, Item, Message, Record
 from unipref.data import as_pairs, chosen_only, limit_records, mismatch, one_pair_each, read_records, split_records
+from unipref.data.operators import strangers
 
 
 def balanced(report) -> bool:
@@ -171,6 +174,23 @@ def test_mismatched_pairs_are_fixed_by_seed_and_epoch():
     assert mismatch(records, seed=0, epoch=1) != first
     assert mismatch(records, seed=1, epoch=0) != first
     assert len({r.id for r in first}) == 30
+
+
+def test_strangers_do_not_depend_on_what_prompts_are_called():
+    names = ["b", "a", "b", "c", "a", "b", "d", "b"]
+    numbers = np.array([9, 10**18, 9, -4, 10**18, 9, 5, 9])
+    for seed in range(20):
+        assert strangers(names, seed=seed).tolist() == strangers(numbers, seed=seed).tolist()
+        assert strangers(["x"] * 9 + names[:2], seed=seed).tolist() == strangers([1] * 9 + [2, 3], seed=seed).tolist()
+
+
+def test_beside_a_prompt_of_nearly_all_rows_every_other_row_is_drawn_as_often_as_any():
+    # 6,000 places of one prompt draw among three others: binomial, so +-5 deviations have a false alarm of 1 in 10^6
+    donor = strangers(["x"] * 6000 + ["y", "z", "z"], seed=0)
+    counts = np.bincount(donor[:6000], minlength=6003)[6000:]
+    assert (abs(counts - 2000) < 5 * math.sqrt(6000 * (1 / 3) * (2 / 3))).all()
+    assert donor[6000] != 6000
+    assert (donor[6001:] <= 6000).all()
 
 
 def test_both_sides_of_pairs_are_mismatched_and_sampled_ids_go_with_their_words():

@@ -96,9 +96,9 @@ def test_layers_that_read_one_input_keep_one_cast_of_it() -> None:
         fuse(layer)
     x = random(16, 24).requires_grad_()
     kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.data_ptr()), t)[1], lambda t: t):
-        with torch.autocast("cpu", torch.bfloat16):
-            total = sum(layer(x).double().sum() for layer in layers)
+    watched = torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.data_ptr()), t)[1], lambda t: t)
+    with watched, torch.autocast("cpu", torch.bfloat16):
+        total = sum(layer(x).double().sum() for layer in layers)
     total.backward()
     assert len(kept) == 6  # input and weight of each
     assert len(set(kept)) == 4

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,13 +26,13 @@ from unipref.recipes import load_recipe, streamed
 from unipref.recipes._run import read_data
 from unipref.recipes.align import align
 from unipref.recipes.compare import compare
-from unipref.recipes.estimate import estimate
 from unipref.recipes.stage import fill, prepare, set_up
 from unipref.recipes.streamed import Smallest
 from unipref.recipes.workbench import Workbench
 from unipref.store import ColumnStore, ScoreStore
 from unipref.training import cache_references, references
 
+TWO_RANKS = str(Path(__file__).parents[1] / "two_ranks.py")
 WORDS = ["tea", "milk", "rain", "bread", "stone", "river", "lamp", "paper", "glass", "wool", "salt", "moon", "field"]
 
 
@@ -132,9 +133,8 @@ def test_two_processes_on_streamed_rows_align_as_one(both, small_model, file, tm
     path = tmp_path / "recipe.yaml"
     values = of_two_methods(small_model, file, True).resolved()
     path.write_text(yaml.safe_dump({**values, "runs": {"upo": values["runs"]["upo"]}}))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*launcher, "-m", "unipref", "align", str(path), "--output", str(tmp_path / "runs" / "two")],
+        [sys.executable, TWO_RANKS, "unipref.cli", "align", str(path), "--output", str(tmp_path / "runs" / "two")],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -363,11 +363,9 @@ def test_what_takes_all_rows_at_once_is_refused_before_a_row_is_read(small_model
     assert not (tmp_path / ".prepared").exists()
 
 
-def test_commands_that_hold_all_rows_say_so(small_model, file, tmp_path):
+def test_a_comparison_holds_all_rows_and_says_so(small_model, file, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.stream=false and a data\.limit"):
         compare(recipe(small_model, file), ["dpo", "ipo"], output=tmp_path / "compare")
-    with pytest.raises(ConfigError, match=r"dry-run the recipe with data\.stream=false"):
-        estimate(recipe(small_model, file), output=tmp_path / "estimate")
 
 
 def test_labelled_rows_are_not_made_pairs_of_a_stream(small_model, tmp_path):

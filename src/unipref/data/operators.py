@@ -2,11 +2,12 @@
 
 import hashlib
 import math
-import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from unipref.core.columns import DATA_REWARD
 from unipref.core.errors import ConfigError, DataError
@@ -31,6 +32,7 @@ __all__ = [
     "rated",
     "responses_of",
     "split_records",
+    "strangers",
     "unused_id",
     "with_items",
     "with_pairs",
@@ -389,14 +391,12 @@ def mismatch(records: Sequence[Record], *, seed: int, epoch: int) -> list[Record
         DataError: fewer than two different prompts, so that no response is a stranger's.
     """
     items = [(record, k) for record in records for k in responses_of(record)]
-    by_context: dict[Text, list[int]] = defaultdict(list)
-    for i, (record, k) in enumerate(items):
-        by_context[record.items[k].context].append(i)
-    donor: dict[int, int] = {}
+    contexts = [record.items[k].context for record, k in items]
+    donor = np.empty(len(items), dtype=np.int64)
     for is_text in (True, False):  # a response of messages does not fit a context of text
-        groups = [group for context, group in by_context.items() if isinstance(context, str) == is_text]
-        if groups:
-            donor.update(_strangers(groups, random.Random(f"mismatch {seed} {epoch} {is_text}")))
+        chosen = np.array([i for i, context in enumerate(contexts) if isinstance(context, str) == is_text], np.int64)
+        if len(chosen):
+            donor[chosen] = chosen[strangers([contexts[i] for i in chosen], seed=seed, epoch=epoch)]
     return [
         replace(
             record,
@@ -415,18 +415,43 @@ def _response(owner: tuple[Record, int]) -> dict[str, object]:
     return {"response": item.response, "response_ids": item.response_ids}
 
 
-def _strangers(groups: list[list[int]], rng: random.Random) -> dict[int, int]:
-    """For every member of `groups` a member of another group."""
-    if len(groups) < 2:
+def strangers(groups: Sequence[Hashable] | np.ndarray, *, seed: int, epoch: int = 0) -> np.ndarray:
+    """(n,) for every place in `groups` one whose group is another; every place once where no group has more than half.
+
+    What a group is called does not count, only which places share one: rows in memory, whose prompts are texts, and
+    prepared ones, whose prompts are numbers, get the same strangers.
+
+    Raises:
+        DataError: there is one group, or none.
+
+    Example:
+        >>> strangers(["a", "b", "a", "b"], seed=0).tolist() in ([1, 0, 3, 2], [1, 2, 3, 0], [3, 0, 1, 2], [3, 2, 1, 0])
+        True
+    """
+    group = _numbered(groups)
+    n, sizes = len(group), np.bincount(group)
+    if len(sizes) < 2:
         raise DataError("mismatched pairs need two different prompts or more, found one; add rows with other prompts")
-    groups = [rng.sample(group, len(group)) for group in rng.sample(groups, len(groups))]
-    row = [i for group in groups for i in group]
-    largest = max(map(len, groups))
-    if 2 * largest <= len(row):  # in a row of groups, a step as long as the largest leaves every group
-        return {i: row[(at + largest) % len(row)] for at, i in enumerate(row)}
-    donors, start = {}, 0
-    for group in groups:
-        others = row[:start] + row[start + len(group) :]
-        donors.update({i: rng.choice(others) for i in group})
-        start += len(group)
-    return donors
+    draw = np.random.default_rng([seed, epoch, n])
+    row = np.lexsort((draw.random(n), draw.permutation(len(sizes))[group]))  # group after group, shuffled
+    donor = np.empty(n, dtype=np.int64)
+    if 2 * sizes.max() <= n:  # a step as long as the largest group leaves every group
+        donor[row] = np.roll(row, -int(sizes.max()))
+        return donor
+    of_row = group[row]
+    begins = np.flatnonzero(np.r_[True, of_row[1:] != of_row[:-1]])
+    begin = np.repeat(begins, np.diff(np.r_[begins, n]))
+    place = draw.integers(0, n - sizes[of_row])  # among those of other groups
+    donor[row] = row[np.where(place < begin, place, place + sizes[of_row])]
+    return donor
+
+
+def _numbered(groups: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+    """(n,) the number of each place's group, by first appearance."""
+    if isinstance(groups, np.ndarray):  # of millions of rows: no object for each
+        _, first, group = np.unique(groups, return_index=True, return_inverse=True)
+        number = np.empty(len(first), dtype=np.int64)
+        number[np.argsort(first)] = np.arange(len(first))
+        return number[group]
+    numbers: dict[Hashable, int] = {}
+    return np.fromiter((numbers.setdefault(name, len(numbers)) for name in groups), np.int64, len(groups))

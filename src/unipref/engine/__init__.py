@@ -19,7 +19,15 @@ from unipref.engine.embeddings import embed, embed_spans
 from unipref.engine.head import token_logp
 from unipref.engine.loading import BUNDLED, fingerprint, load_model, load_tokenizer
 from unipref.engine.policy import Distribution, Policy, Values
-from unipref.engine.quantising import QUANTISED, is_quantised, merged, require_bitsandbytes
+from unipref.engine.quantising import (
+    QUANTISED,
+    WeightBytes,
+    is_quantised,
+    merged,
+    n_weights,
+    require_bitsandbytes,
+    weight_bytes,
+)
 from unipref.engine.readouts import (
     READOUTS,
     Head,
@@ -44,6 +52,7 @@ __all__ = [
     "Policy",
     "TokenMask",
     "Values",
+    "WeightBytes",
     "activation_mask",
     "as_classifier",
     "average",
@@ -62,6 +71,7 @@ __all__ = [
     "make_head",
     "merged",
     "model_facts",
+    "n_weights",
     "padding_token",
     "reference_distribution",
     "require_bitsandbytes",
@@ -71,4 +81,5 @@ __all__ = [
     "step_value_head",
     "token_logp",
     "value_head",
+    "weight_bytes",
 ]

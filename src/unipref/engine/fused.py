@@ -3,8 +3,8 @@
 On a CPU these are bound by memory, and autograd's way through them is long: transformers' RMSNorm writes five tensors
 of the residual stream's size to make one. Here each is one autograd function that keeps its inputs and computes the
 rest again. What a model computes stays what it was: a layer is exchanged only where it is recognised and where it gives
-what the original gives on random numbers, values and gradients; its class, its parameters and its state dict stay. Linear
-layers multiply as `engine.products` says.
+what the original gives on random numbers, values and gradients; its class, its parameters and its state dict stay.
+Linear layers multiply as `engine.products` says.
 
 Shapes: N positions, H hidden width, I width inside the MLP, A heads, D head width, V vocabulary. (…) are batches of any
 shape.

@@ -136,7 +136,7 @@ class Policy(nn.Module):
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
     ) -> None:
         """As on the model: activations are recomputed in the backward pass. Non-reentrant unless asked otherwise."""
-        given = activation_checkpointing_kwargs or {"use_reentrant": False}
+        given = {"use_reentrant": False, **(activation_checkpointing_kwargs or {})}
         self._checkpointing("enable")(given, **options)
 
     def activation_checkpointing_disable(self) -> None:
@@ -211,11 +211,11 @@ class Policy(nn.Module):
 
         Returns:
             (M, H), and (I,) int64 where each item's row begins: its token of depth d is at begin + d. None in the
-            place of the latter where the positions are the nodes of `batch`.
+            place of the latter where the first N positions are the nodes of `batch`.
         """
         way = self._way(batch)
         if way == "tries":
-            return self._tries_hidden(batch)[-1], None
+            return self._row_of_tries(batch)[-1], None
         rows = _Rows(batch)
         if way == "rows":
             begin = torch.arange(batch.n_items, device=rows.token.device) * rows.token.shape[1]
@@ -252,14 +252,18 @@ class Policy(nn.Module):
     # -- hidden states ------------------------------------------------------------------------------------------------
 
     def _tries_hidden(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
-        """(N, H) of the nodes of `batch`, all in one row: last hidden states, or those of every block."""
+        """(N, H) of the nodes of `batch`: last hidden states, or those of every block."""
+        return tuple(x[: len(batch.token)] for x in self._row_of_tries(batch, layers=layers))
+
+    def _row_of_tries(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
+        """(M, H) of a row that begins with the nodes of `batch`: last hidden states, or those of every block."""
         n, device = len(batch.token), batch.token.device
         # A chain of tokens that nobody reads fills the row up.
         extra = torch.arange(rounded(n, self._dtype(), device) - n, device=device)
         token, depth = torch.cat((batch.token, 0 * extra)), torch.cat((batch.depth, extra))
         end = torch.cat((batch.end, torch.full_like(extra, n + len(extra))))
         layout = attention.layout_of(depth, end)
-        return tuple(x[0, :n] for x in self._decode(token[None], layout, depth[None], layers=layers))
+        return tuple(x[0] for x in self._decode(token[None], layout, depth[None], layers=layers))
 
     def _rows_hidden(self, batch: TrieBatch, *, layers: bool = False) -> tuple[Tensor, ...]:
         """(N, H), each node taken from the first row it stands in: last hidden states, or those of every block."""

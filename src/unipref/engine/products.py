@@ -140,11 +140,10 @@ class Linear(torch.autograd.Function):
 def linear_forward(self: nn.Linear, x: Tensor) -> Tensor:
     """In the place of `nn.Linear.forward`: the same numbers, up to the last digits of another library's sums."""
     weight, bias = self.weight, self.bias
-    cast = torch.is_autocast_enabled("cpu")
-    dtype = torch.get_autocast_dtype("cpu") if cast else x.dtype
-    narrows = cast and dtype != weight.dtype
-    if x.is_cpu and weight.is_cpu and torch.float64 not in (x.dtype, weight.dtype):
-        if narrows or (dtype == weight.dtype == torch.float32 and uses_onednn()):
-            with torch.autocast("cpu", enabled=False):
-                return Linear.apply(x, weight, bias, dtype)
-    return nn.functional.linear(x, weight, bias)
+    autocast = torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu") if autocast else x.dtype
+    faster = autocast if dtype != weight.dtype else dtype == torch.float32 and uses_onednn()
+    if not (faster and x.is_cpu and weight.is_cpu) or torch.float64 in (x.dtype, weight.dtype):
+        return nn.functional.linear(x, weight, bias)
+    with torch.autocast("cpu", enabled=False):
+        return Linear.apply(x, weight, bias, dtype)

@@ -7,14 +7,27 @@ has them, so that log-probabilities are read from an ordinary head.
 import importlib
 import logging
 import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unipref.core.errors import ConfigError, nearest
 
-__all__ = ["QUANTISED", "is_quantised", "keep_trainable", "merged", "quantisation", "require_bitsandbytes"]
+__all__ = [
+    "QUANTISED",
+    "WeightBytes",
+    "is_quantised",
+    "keep_trainable",
+    "merged",
+    "n_weights",
+    "quantisation",
+    "require_bitsandbytes",
+    "weight_bytes",
+]
 
 QUANTISED = ("nf4", "fp4", "int8")
 
@@ -72,6 +85,72 @@ def is_quantised(model: nn.Module) -> bool:
     """Whether weights of `model`, with adapters or without, are held in fewer bits than they are computed in."""
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     return bool(getattr(inner, "is_quantized", False))
+
+
+@dataclass(frozen=True)
+class WeightBytes:
+    """Bytes that a model holds, each storage once.
+
+    Attributes:
+        packed: of weights that are held in fewer bits than they are computed in.
+        constants: of what unpacks these: scales, scales of scales, code books.
+        whole: of all other weights, of adapters too, and of buffers.
+        unpacked: that the packed weights would have in the type of the embeddings, which merging gives them.
+    """
+
+    packed: int
+    constants: int
+    whole: int
+    unpacked: int
+
+    @property
+    def held(self) -> int:
+        """All that is held now."""
+        return self.packed + self.constants + self.whole
+
+
+def weight_bytes(model: nn.Module) -> WeightBytes:
+    """What the weights of `model`, a policy or a model with adapters or without, take."""
+    packed: dict[int, int] = {}
+    constants: dict[int, int] = {}
+    whole: dict[int, int] = {}
+    n_packed = 0
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            storage = parameter.untyped_storage()
+            if not _is_packed(parameter):
+                whole[storage.data_ptr()] = storage.nbytes()
+            elif storage.data_ptr() not in packed:
+                packed[storage.data_ptr()] = storage.nbytes()
+                n_packed += n_weights(parameter)
+                constants |= {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _constants(module)}
+        for buffer in module.buffers(recurse=False):
+            whole[buffer.untyped_storage().data_ptr()] = buffer.untyped_storage().nbytes()
+    width = next((p.element_size() for p in model.parameters() if p.is_floating_point()), 0)  # the embeddings are first
+    return WeightBytes(*(sum(found.values()) for found in (packed, constants, whole)), n_packed * width)
+
+
+def n_weights(parameter: Tensor) -> int:
+    """How many weights `parameter` stands for; of two in 4 bits, one number is held."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else prod(state.shape)
+
+
+def _is_packed(parameter: Tensor) -> bool:
+    return not parameter.is_floating_point()
+
+
+def _constants(module: nn.Module) -> Iterator[Tensor]:
+    """What unpacks the weight of `module`."""
+    weight = getattr(module, "weight", None)
+    state = getattr(weight, "quant_state", None)
+    while state is not None:
+        yield from (t for t in (state.absmax, state.code, state.offset) if isinstance(t, Tensor))
+        state = state.state2
+    for holder in (weight, getattr(module, "state", None)):  # the first forward of int8 moves its scales
+        scales = getattr(holder, "SCB", None)
+        if isinstance(scales, Tensor):
+            yield scales
 
 
 def merged(model: nn.Module) -> nn.Module:

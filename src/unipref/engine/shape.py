@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from unipref.engine.policy import Policy
+from unipref.engine.quantising import n_weights
 
 __all__ = ["ModelShape"]
 
@@ -21,7 +22,8 @@ class ModelShape:
             ones that a token is sent to.
         attention: K * A * D, the width of all heads of all blocks.
         head: H * V.
-        weights: all weights, a tied one once. trained: those with a gradient, heads of the objective included.
+        weights: all weights, a tied one once; one held in 4 bits counts as one.
+        trained: those with a gradient, heads of the objective included.
         blocks: K.
     """
 
@@ -47,7 +49,7 @@ class ModelShape:
         n_experts = getattr(text, "num_local_experts", None) or getattr(text, "num_experts", None) or 1
         share = min(1.0, (getattr(text, "num_experts_per_tok", None) or n_experts) / n_experts)
         matrix = sum(
-            p.numel() * (share if "expert" in name and "shared" not in name else 1.0)
+            n_weights(p) * (share if "expert" in name and "shared" not in name else 1.0)
             for name, p in inner.named_parameters()
             if p.dim() > 1 and id(p) not in apart
         )
@@ -57,7 +59,7 @@ class ModelShape:
             matrix=round(matrix),
             attention=text.num_hidden_layers * heads * width,
             head=text.hidden_size * inner.get_input_embeddings().weight.shape[0],
-            weights=sum(p.numel() for p in policy.model.parameters()),
+            weights=sum(n_weights(p) for p in policy.model.parameters()),
             trained=sum(p.numel() for p in policy.parameters() if p.requires_grad),
             blocks=text.num_hidden_layers,
         )

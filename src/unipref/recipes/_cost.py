@@ -196,6 +196,8 @@ def _less_memory(recipe: Recipe) -> str:
         ways.append("train adapters (model_options.lora={r: 16})")
     elif recipe.model_options.dtype == "float32":
         ways.append("keep the frozen weights in bfloat16 (model_options.dtype=bfloat16)")
+    if recipe.model_options.lora is not None and recipe.model_options.quantize is None:
+        ways.append("hold the frozen weights in 4 bits (model_options.quantize=nf4, with bitsandbytes)")
     if train.precision == "float32":
         ways.append("train.precision=bfloat16 where the device has it")
     if recipe.data.max_length > 256:

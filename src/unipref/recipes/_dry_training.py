@@ -1,6 +1,7 @@
 """The stages of a run, foreseen: a few of their steps measured, all of them counted."""
 
 import gc
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +12,13 @@ from transformers import PrinterCallback
 
 from unipref.core.errors import ConfigError
 from unipref.core.io import to_json
+from unipref.core.records import Record
 from unipref.core.tries import pack
-from unipref.engine import fingerprint
+from unipref.data import TOKEN_COLUMNS, DataReport
+from unipref.data.prepared import prepare as prepare_rows
+from unipref.data.readers import CHUNK
+from unipref.engine import WeightBytes, fingerprint, n_weights, weight_bytes
+from unipref.recipes._changes import changes
 from unipref.recipes._cost import StageCost, size
 from unipref.recipes._dry_bench import Bench, keys_of, make_up, sizes_of
 from unipref.recipes._meters import Steps, Watch, now
@@ -33,6 +39,7 @@ from unipref.recipes._work import (
 from unipref.recipes.columns import add_columns
 from unipref.recipes.config import Recipe, Stage, TrainOptions
 from unipref.recipes.stage import DONE, Ready, arguments, prepare, set_up, stage_done
+from unipref.recipes.streamed import part_of
 from unipref.training import Example, autocast, last_checkpoint
 from unipref.training.prepared import prompts_of
 
@@ -42,6 +49,7 @@ OPTIMISER_COPIES = {  # numbers of 4 bytes per trained weight; in 8 bits embeddi
     "adamw": 2.0, "adamw_8bit": 0.5, "paged_adamw_8bit": 0.5, "rmsprop": 1.0, "adafactor": 0.05, "sgd": 0.0
 }  # fmt: skip
 CHECKPOINT_FILES = 20_000  # bytes of random states, schedule and trainer state
+ALONE = 3 * CHUNK  # streamed rows up to which one process tokenises them
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,7 @@ class Measured:
         starting: seconds of setting a trainer up and of ending it.
         memory: bytes at the peak. activations: kept for its backward by the largest forward.
         state: bytes of weights, gradients, optimiser and live references.
+        merging: bytes in use while quantised weights are unpacked at the end; 0 where none are.
         residual: root mean square of the fit's relative errors.
     """
 
@@ -62,6 +71,7 @@ class Measured:
     memory: float
     activations: float
     state: float
+    merging: float
     timed: list[dict[str, float]]
     residual: float
 
@@ -77,6 +87,9 @@ class Kind:
         weights: the fingerprint of the model that the run begins with.
         references: what it reads log-probabilities of, all but live ones.
         couples: a step that takes several forwards is first scored without gradient.
+        weight_bytes: what the policy's weights take.
+        rows: examples in all. Of streamed rows these are a sample's, taken to be like it; else as many as `sizes`.
+        encoding: of streamed rows, what decides the files that they are prepared in.
     """
 
     stage: Stage
@@ -100,17 +113,35 @@ class Kind:
     encode: float
     total: int
     disk: dict[str, float]
+    weight_bytes: WeightBytes
+    rows: int
+    encoding: str | None
     measured: Measured | None = None
 
-    def plan(self, seed: int) -> list[list[int]]:
-        """The rows of every step."""
+    @property
+    def times(self) -> float:
+        """Rows that each of those measured stands for."""
+        return self.rows / len(self.sizes)
+
+    def plan(self, seed: int, done: int = 0) -> tuple[list[list[int]], float]:
+        """The rows of every step after the first `done`, and how many steps each of these stands for.
+
+        Of a sample, one epoch is planned, or what is left where that is less.
+        """
+        if self.times > 1:
+            whole = max(1, len(self.sizes) // self.options.batch_size)
+            steps = self._steps(seed, min(whole, self.total - done))
+            return steps, (self.total - done) / max(len(steps), 1)
+        return self._steps(seed, self.total)[done:], 1.0
+
+    def _steps(self, seed: int, total: int) -> list[list[int]]:
         nodes = [size.nodes for size in self.sizes]
         options = self.options
         steps = plan_of_steps(
             nodes,
             batch_size=options.batch_size,
             seed=seed,
-            total=self.total,
+            total=total,
             by_length=options.group_by_length,
             prompts=self.prompts,
         )
@@ -144,14 +175,26 @@ class Kind:
 
 
 class Training:
-    """The stages of a run, and the kinds of stages among them."""
+    """The stages of a run, and the kinds of stages among them.
 
-    def __init__(self, bench: Bench, data: RunData) -> None:
-        self.bench, self.data, self.recipe = bench, data, bench.recipe
+    Args:
+        reading: seconds of going over the training file once, which streamed rows take again to be prepared.
+    """
+
+    def __init__(self, bench: Bench, data: RunData, *, reading: float = 0.0) -> None:
+        self.bench, self.data, self.recipe, self.reading = bench, data, bench.recipe, reading
         self.watch = Watch(bench.clock)
         self.kinds: dict[str, Kind] = {}
         self.measured: dict[str, Measured] = {}
         self.finals: list[tuple[str, int, Path, str]] = []
+        # Of streamed rows, by what decides their files: the bytes of these, and the seconds that they take once.
+        self.prepared: dict[str, float] = {}
+        self.preparing: dict[str, float] = {}
+        self.counted: set[str | None] = set()
+
+    @property
+    def merging(self) -> float:
+        return max((m.merging for m in self.measured.values()), default=0.0)
 
     @property
     def memory(self) -> float:
@@ -166,8 +209,12 @@ class Training:
         return next((kind.precision for kind in self.kinds.values()), "float32")
 
     def model(self) -> dict[str, Any]:
-        """The model's path and shape."""
-        return next(({"path": kind.path, **vars(kind.shape)} for kind in self.kinds.values()), {})
+        """The model's path and shape, and the bytes of its weights."""
+        for kind in self.kinds.values():
+            held = kind.weight_bytes
+            taken = {"packed": held.packed, "constants": held.constants, "whole": held.whole}
+            return {"path": kind.path, **vars(kind.shape), "weight_bytes": taken}
+        return {}
 
     def stages(self) -> Iterator[StageCost]:
         """A cost for every stage that the run trains, in its order and with its places (see `recipes.align`)."""
@@ -203,13 +250,14 @@ class Training:
             cost.steps = stage_done(place)["steps"]
             return cost
         kind = self._kind(stage, seed)
-        cost.records, cost.steps = len(kind.sizes), kind.total
-        cost.epochs = kind.total * kind.options.batch_size / len(kind.sizes)
+        cost.records, cost.steps = kind.rows, kind.total
+        cost.epochs = kind.total * kind.options.batch_size / kind.rows
         checkpoint = last_checkpoint(place / "checkpoints") if self.bench.resume else None
         done = 0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1])
         cost.left = kind.total - done
         train = looks = Work()
-        for rows in kind.plan(seed)[done:]:
+        plan, times = kind.plan(seed, done)
+        for rows in plan:
             sizes = [kind.sizes[i] for i in rows]
             lengths = [length for one in sizes for length in one.rows]
             cost.tokens["plain"] += len(lengths) * max(lengths)
@@ -218,6 +266,9 @@ class Training:
             cost.tokens["policy"] += sum(one.nodes for group in extra for one in group)
             train += kind.train_work(kind.groups(sizes))
             looks += kind.forward_work(extra)
+        if times != 1:
+            train, looks = train.times(times), looks.times(times)
+            cost.tokens = {name: round(times * number) for name, number in cost.tokens.items()}
         held = [*kind.groups(kind.held), *kind.groups(kind.held_mismatched)]
         n_validations = _n_validations(kind, done)
         validation = kind.forward_work(held).times(n_validations)
@@ -232,12 +283,14 @@ class Training:
         measured = kind.measured
         cost.seconds = {
             "loading": kind.load,
-            "encoding": kind.encode,
+            "encoding": 0.0 if kind.encoding in self.counted else kind.encode,
             "references": forward.seconds(references),
             "training": measured.model.seconds(train + looks) + cost.left * measured.update + measured.starting,
             "validation": forward.seconds(validation),
             "writing": self.bench.writing(sum(kind.disk.values())),
         }
+        if kind.encoding is not None:  # found prepared from then on
+            self.counted.add(kind.encoding)
         cost.memory, cost.timed = measured.memory, measured.timed
         return cost
 
@@ -253,10 +306,22 @@ class Training:
             elif adapters and seed != self.recipe.seeds[0]:
                 weights = f"after {start} with seed {seed}"
             space = {"kind": "logp", "weights": weights, "precision": kind.precision, "path": kind.path}
-            lacking = self.bench.ledger.missing(space, kind.keys, kind.lengths)
             budget = 2 * kind.options.max_tokens_per_forward
-            work += scoring_work(kind.shape, [everything[i] for i in lacking], budget, path=kind.path)
+            for some, times in self._parts(kind):
+                keys, lengths = [kind.keys[i] for i in some], [kind.lengths[i] for i in some]
+                lacking = self.bench.ledger.missing(space, keys, lengths, times=times)
+                sizes = [everything[some[i]] for i in lacking]
+                work += scoring_work(kind.shape, sizes, budget, path=kind.path).times(times or 1)
         return work
+
+    def _parts(self, kind: Kind) -> list[tuple[list[int], float | None]]:
+        """What references say something of, by its place in `kind.keys`, and what each stands for in a column."""
+        if kind.encoding is None:
+            return [(list(range(len(kind.keys))), None)]
+        n, n_held = len(kind.sizes), len(kind.held)
+        train = [*range(n), *range(n + n_held, n + n_held + len(kind.mismatched))]
+        held = sorted(set(range(len(kind.keys))) - set(train))
+        return [(train, kind.times), (held, None)]
 
     def _kind(self, stage: Stage, seed: int) -> Kind:
         name = to_json(stage.model_dump(mode="json", exclude={"name"}))
@@ -266,8 +331,8 @@ class Training:
         return self.kinds[name]
 
     def _new_kind(self, stage: Stage, seed: int) -> Kind:
-        recipe, watch = self.recipe, self.watch
-        train, _ = prepare(stage, self.data.train)
+        recipe, watch, stream = self.recipe, self.watch, self.data.stream
+        train, _ = prepare(stage, self.data.train) if stream is None else part_of(stage, list(self.data.train))
         watch.load = watch.encode = 0.0
         self.bench.peak.reset()
         common = {"start": recipe.model, "folder": self.bench.scratch, "seed": seed, "bench": watch}
@@ -278,7 +343,12 @@ class Training:
         others = [e.mismatched for e in ready.examples if e.mismatched is not None]
         held_others = [e.mismatched for e in ready.held if e.mismatched is not None]
         everything = [*ready.examples, *ready.held, *others, *held_others]
-        per_epoch = -(-len(ready.examples) // options.batch_size)
+        rows, encode, encoding = len(ready.examples), watch.encode, None
+        if stream is not None:
+            rows = round(rows * self.data.n_train / len(self.data.train))
+            encoding = self._encoding(stage, ready)
+            encode = self._prepare(encoding, stage, ready)
+        per_epoch = -(-rows // options.batch_size)
         lora = recipe.model_options.lora is not None
         total = options.max_steps or max(1, int(np.ceil(options.epochs * per_epoch)))
         kind = Kind(
@@ -300,10 +370,14 @@ class Training:
             live=bool(ready.references),
             couples=bool(objective.states) or objective.coupling == "full",
             load=watch.load,
-            encode=watch.encode,
+            encode=encode,
             total=total,
             disk=_stage_disk(recipe, stage, ready, total, self.bench.scratch),
+            weight_bytes=weight_bytes(ready.policy),
+            rows=rows,
+            encoding=encoding,
         )
+        self._tell(kind)
         if kind.references:
             kind.weights = fingerprint(ready.policy)
         name = _step_name(kind, ready)
@@ -311,6 +385,68 @@ class Training:
             self.measured[name] = self._measure(kind, ready, seed)
         kind.measured = self.measured[name]
         return kind
+
+    def _encoding(self, stage: Stage, ready: Ready) -> str:
+        """What decides the files of the stage's streamed rows, within one run."""
+        tokens = sorted(ready.objective.token_needs & set(TOKEN_COLUMNS))
+        return to_json([[name for name, _ in changes(stage)], tokens])
+
+    def _prepare(self, encoding: str, stage: Stage, ready: Ready) -> float:
+        """Seconds of preparing all streamed rows, and what their files take: what it is for the sample, many times."""
+        if encoding in self.preparing:
+            return self.preparing[encoding]
+        stream, designer = self.data.stream, self.data.designer
+        place = self.bench.scratch / f"rows-{len(self.prepared)}"
+        names = sorted(ready.objective.token_needs & set(TOKEN_COLUMNS))
+        length, strict = self.recipe.data.max_length, self.recipe.data.strict
+
+        def changed() -> list[Record]:
+            records = list(stream.split.sample)
+            if designer is not None:
+                records = designer.score_part(records, store=stream.store)
+            return part_of(stage, records)[0]
+
+        train, alone = self.bench.timed(changed)
+        chunks = [(train, DataReport(n_read=len(train), n_kept=len(train)))]
+        options = {"key": {}, "max_length": length, "strict": strict, "tokens": names, "workers": 1}
+        _, shared = self.bench.timed(lambda: prepare_rows(chunks, ready.tokenizer, place, **options))
+        n = self.data.n_train
+        times = n / len(self.data.train)
+        self.prepared[encoding] = times * sum(path.stat().st_size for path in place.iterdir())
+        self.preparing[encoding] = self.reading + times * (alone + shared / (_cores() if n > ALONE else 1))
+        return self.preparing[encoding]
+
+    def _tell(self, kind: Kind) -> None:
+        """What of this kind is not foreseen, or is to be known of how it was."""
+        notes, held, options = self.bench.notes, kind.weight_bytes, self.recipe.model_options
+        if options.quantize is not None:
+            notes.append(
+                f"Weights: {size(held.packed)} in {options.quantize} with {size(held.constants)} of scales, "
+                f"{size(held.whole)} whole (embeddings, norms, head, adapters)."
+            )
+            if options.lora.merge:
+                notes.append(
+                    f"At the end merging unpacks the quantised weights, once: {size(held.unpacked)} instead of "
+                    f"{size(held.packed)}."
+                )
+        if kind.encoding is None:
+            return
+        n, n_sample = self.data.n_train, len(self.data.train)
+        if n > n_sample:
+            notes.append(
+                f"Of {n:,} streamed rows {n_sample:,} were measured, chosen by a hash of their texts. Steps are those "
+                "of all rows; tokens, time and bytes are the sample's, as many times. A longer row than the sample's "
+                "longest is not foreseen."
+            )
+            if kind.options.group_by_prompt:
+                notes.append(
+                    "Fewer rows of one prompt are in a sample than in all rows: more will be shared than here."
+                )
+        notes.append(
+            "Streamed rows are trained on from mapped files and take no memory that the system cannot take back. What "
+            "an earlier run left (prepared rows, columns of log-probabilities) is not looked for: preparing and "
+            "scoring count in full, and a run that finds them skips these."
+        )
 
     def _references(self, ready: Ready) -> list[str]:
         needs = ready.objective.needs | ready.objective.token_needs
@@ -328,10 +464,9 @@ class Training:
         tries = [example.trie for example in ready.examples]
         bench.forward_model(kind.precision, kind.shape, ready.policy, tries, kind.precision, budget)
         copies = OPTIMISER_COPIES[options.optimizer]
-        weights = sum(p.numel() * p.element_size() for p in ready.policy.parameters())
         further = 4 * kind.shape.trained * (1 + copies)  # gradients, and what the optimiser keeps
         live = [p for r in ready.references.values() if r is not None for p in r.parameters()]
-        state = weights + further + sum(p.numel() * p.element_size() for p in live)
+        state = kind.weight_bytes.held + further + sum(p.numel() * p.element_size() for p in live)
 
         trainer = self._trainer(kind, ready, [smallest, median, largest], seed)
         one = ready.examples[smallest[0]]
@@ -358,6 +493,9 @@ class Training:
         _, took = bench.timed(trainer.train)
         works = [kind.train_work(kind.groups([kind.sizes[i] for i in rows])) for rows in steps]
         works = [work + kind.forward_work(kind.looks(rows)) for work, rows in zip(works, steps, strict=True)]
+        merging = 0.0
+        if kind.weight_bytes.packed and self.recipe.model_options.lora.merge:
+            merging = bench.peak.now() + kind.weight_bytes.unpacked - kind.weight_bytes.packed
         inside, whole = np.array(trainer.inside[1:]), np.array(trainer.whole[1:])
         model = CostModel.fit(works[1:], inside)
         timed = [
@@ -371,6 +509,7 @@ class Training:
             memory=bench.peak.read() if fits else projected,
             activations=activations,
             state=state,
+            merging=merging,
             timed=timed,
             residual=float(np.sqrt(np.mean([(t["fitted"] / t["seconds"] - 1) ** 2 for t in timed]))),
         )
@@ -421,10 +560,15 @@ class Training:
         return saved_bytes(lambda: values.append(forward()), ready.policy.parameters())
 
 
+def _cores() -> int:
+    """As many processes tokenise streamed rows."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _chosen(kind: Kind, seed: int) -> tuple[list[int], list[int], list[int]]:
     """Rows of the smallest, the median and the largest forward of the plan."""
     works: dict[tuple[int, ...], float] = {}
-    for rows in kind.plan(seed):
+    for rows in kind.plan(seed)[0]:
         for group in kind.cuts([kind.sizes[i] for i in rows]):
             mine = [rows[i] for i in group]
             works[tuple(mine)] = kind.train_work([[kind.sizes[i] for i in mine]]).flops
@@ -463,7 +607,12 @@ def _stage_disk(recipe: Recipe, stage: Stage, ready: Ready, total: int, scratch:
     policy.config.save_pretrained(folder)
     small = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     named = list(policy.model.named_parameters())
-    base = sum(p.numel() * p.element_size() for name, p in named if "lora_" not in name)
+    width = policy.model.get_input_embeddings().weight.element_size()  # what quantised weights are unpacked to
+    base = sum(
+        n_weights(p) * (p.element_size() if p.is_floating_point() else width)
+        for name, p in named
+        if "lora_" not in name
+    )
     trained = sum(p.numel() * p.element_size() for p in policy.parameters() if p.requires_grad)
     heads = sum(p.numel() * p.element_size() for p in policy.heads.parameters())
     saved = base if lora is None else trained - heads

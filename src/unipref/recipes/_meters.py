@@ -207,18 +207,32 @@ class Ledger:
 
     def __init__(self, peek: Peek, *, row: int) -> None:
         self.peek, self.row = peek, row
-        self.held: dict[Any, set[bytes]] = {}
+        self.held: dict[str, set[Any]] = {}
         self.bytes = 0
 
     def missing(
-        self, space: Mapping[str, Any], keys: Sequence[Sequence[bytes]], lengths: Sequence[Sequence[int]]
+        self,
+        space: Mapping[str, Any],
+        keys: Sequence[Sequence[bytes]],
+        lengths: Sequence[Sequence[int]],
+        *,
+        times: float | None = None,
     ) -> list[int]:
         """Rows of which something must be computed, and is in the store from now on.
 
         Weights that the run has yet to make are called "after ..." and are in no store.
+
+        Args:
+            times: the rows are a sample, of which each stands for so many, and what is computed goes into a column of
+                numbers without a table, where nothing is looked up.
         """
-        name = to_json(dict(space))
+        name = to_json([dict(space), "column"] if times is not None else dict(space))
         held = self.held.setdefault(name, set())
+        if times is not None:  # a column is of whole rows: of other items of the same texts there is another one
+            rows = [i for i, row in enumerate(keys) if tuple(row) not in held]
+            held.update(map(tuple, keys))
+            self.bytes += round(times * 4 * sum(sum(lengths[i]) for i in rows))
+            return rows
         flat = [key for row in keys for key in row]
         if self.peek.store is not None and not str(space["weights"]).startswith("after "):
             values = self.peek.store.get_many(space, flat)

@@ -23,6 +23,7 @@ from unipref.recipes.config import Recipe
 from unipref.recipes.doctor import examine_recipe, refuse
 from unipref.recipes.fit import check_data
 from unipref.recipes.stage import check_installed
+from unipref.recipes.streamed import kept_bytes
 from unipref.training import processes
 
 __all__ = ["Estimate", "estimate"]
@@ -68,11 +69,6 @@ def estimate(
             "collect: a dry run measures the pairs that are trained on, and the run samples these itself; run it "
             "with a small collect first, and dry-run a recipe whose data.train is what it collected"
         )
-    if recipe.data.stream:
-        raise ConfigError(
-            "data.stream: a dry run holds the records that it measures; dry-run the recipe with data.stream=false and "
-            "data.limit=2000 or so, and reckon with as many times the records"
-        )
     if resume:
         prepare_folder(folder, recipe, resume=True)
     started = clock()
@@ -84,11 +80,12 @@ def estimate(
         refuse(examined)
         check_data(recipe, data.train)
         shared["designer objectives"] = bench.slow_scoring(data)
-        training = Training(bench, data)
+        training = Training(bench, data, reading=_one_pass(recipe, shared["reading"]))
         stages = list(training.stages())
         judging = Judging(bench, data, training)
         judged = list(judging.models())
         shared["report"] = judging.report_seconds
+        kept = 0.0 if data.stream is None else float(kept_bytes(data.stream.split, Path(scratch) / "split"))
     found = Estimate(
         recipe=recipe.name,
         folder=str(folder),
@@ -98,24 +95,41 @@ def estimate(
         stages=stages,
         judged=judged,
         shared={name: seconds for name, seconds in shared.items() if seconds},
-        memory={"training": training.memory, "evaluation": judging.memory},
-        disk=_disk(stages, judged, bench.ledger),
+        memory=_memory(training, judging),
+        disk=_disk(stages, judged, bench.ledger, training, kept),
         available={"memory": bench.available, "disk": float(shutil.disk_usage(_existing(folder)).free)},
         spread=max(MARGIN, 2 * training.residual),
         notes=list(dict.fromkeys(bench.notes)),
     )
     found.faults = list(faults(found, recipe))
     if target is not None and training.kinds:
+        if recipe.model_options.quantize is not None:
+            found.notes.append(f"{target.name}: how long unpacking quantised weights takes there is not known.")
         found.device = on_device(target, _needs(found, recipe, training))
         found.faults += device_faults(found.device, recipe)
     found.took = clock() - (started if began is None else began)
     return found
 
 
-def _disk(stages: Sequence[StageCost], judged: Sequence[JudgeCost], ledger: Ledger) -> dict[str, float]:
+def _memory(training: Training, judging: Judging) -> dict[str, float]:
+    merging = {"merging": training.merging} if training.merging else {}
+    return {"training": training.memory, **merging, "evaluation": judging.memory}
+
+
+def _one_pass(recipe: Recipe, reading: float) -> float:
+    """Seconds of going once over the rows, of those in which a stream was split."""
+    normalises = any(objective.normalise != "none" for objective in recipe.objectives.values())
+    return reading / (1 + (recipe.data.limit is not None) + normalises)
+
+
+def _disk(
+    stages: Sequence[StageCost], judged: Sequence[JudgeCost], ledger: Ledger, training: Training, kept: float
+) -> dict[str, float]:
+    prepared = {"prepared rows": kept + sum(training.prepared.values())} if kept else {}
     return {
         "models": sum(cost.disk.get("models", 0.0) for cost in stages),
         "checkpoints": sum(cost.disk.get("checkpoints", 0.0) for cost in stages),
+        **prepared,
         "score store": float(ledger.bytes),
         "evaluation and report": sum(cost.disk for cost in judged) + RUN_FILES + REPORT,
     }

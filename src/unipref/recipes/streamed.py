@@ -41,7 +41,17 @@ from unipref.store import ScoreStore
 from unipref.training import processes
 from unipref.training.prepared import Known, Mismatched, PreparedExamples
 
-__all__ = ["MOST_HELD", "SAMPLE", "Smallest", "Split", "Streamed", "refuse_unstreamable", "split_of"]
+__all__ = [
+    "MOST_HELD",
+    "SAMPLE",
+    "Smallest",
+    "Split",
+    "Streamed",
+    "kept_bytes",
+    "part_of",
+    "refuse_unstreamable",
+    "split_of",
+]
 
 MOST_HELD = 4096  # held-out records that are kept where `eval_limit` is not set, and validation records at most
 SAMPLE = 4096  # training records that the doctor looks at
@@ -406,8 +416,8 @@ class Streamed:
         for records in self._rows():
             if self.designer is not None:
                 records = self.designer.score_part(records, store=self.store)
-            for name, change in changes(stage):
-                records, report = _in_part(stage, change, records)
+            records, found = part_of(stage, records)
+            for name, report in found.items():
                 reports[name].append(report)
             known = known.joined(Known.of_records(records))
             yield records, DataReport(n_read=len(records), n_kept=len(records))
@@ -419,6 +429,20 @@ def _unversioned(designer: DesignerObjectives | None) -> bool:
     """Whether a scorer cannot say when its values change, so that what an earlier run kept may be out of date."""
     parts = () if designer is None else designer.parts
     return any(part.scorer.version is None and not isinstance(part.scorer, Column) for part in parts)
+
+
+def part_of(stage: Stage, records: list[Record]) -> tuple[list[Record], dict[str, DataReport]]:
+    """Some of the rows as `stage` trains on them: after its operators, in the form that its objective compares."""
+    reports = {}
+    for name, change in changes(stage):
+        records, reports[name] = _in_part(stage, change, records)
+    return records, reports
+
+
+def kept_bytes(split: Split, scratch: Path) -> int:
+    """What is kept of `split` on the disk; `scratch` is a folder for trying it."""
+    _keep_split(scratch, split)
+    return sum(path.stat().st_size for path in scratch.iterdir())
 
 
 def _in_part(stage: Stage, change: Any, records: list[Record]) -> tuple[list[Record], DataReport]:

@@ -6,12 +6,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from unipref.core.errors import ConfigError, DataError
+from unipref.core.errors import ConfigError
 from unipref.core.records import Item, Record
 from unipref.core.tries import Trie, build_trie, prompt_key
+from unipref.data.operators import strangers
 from unipref.training.examples import Example
 
 __all__ = ["Known", "Mismatched", "PreparedExamples", "Rows", "known_of", "pairs_of", "prompts_of", "sizes_of"]
+
+DRAW = 2  # version of the draw of strangers, so that what a store holds of another draw's rows is not served
 
 
 @dataclass(frozen=True)
@@ -248,8 +251,11 @@ class Mismatched:
     """Rows for KTO's reference point: each row's first context with the responses of another prompt's row.
 
     They are made of tokens that are there already, fixed by the seed alone, and each row's responses are used once,
-    unless one prompt holds more than half of the rows: then the responses of the others are drawn with replacement. A
-    context is cut at its start where both together are too long. Two responses' tokens are put behind each other's
+    unless one prompt holds more than half of the rows: then the responses of the others are drawn with replacement.
+    Rows with one response each have the strangers that they have in memory (`unipref.data.mismatch`), as far as
+    `data.prompt` tells the same prompts apart: it counts a conversation as one.
+
+    A context is cut at its start where both together are too long. Two responses' tokens are put behind each other's
     context as they are; a tokenizer that would join the words at the seam is not asked again.
 
     Args:
@@ -263,8 +269,8 @@ class Mismatched:
 
     def __init__(self, data: Rows, *, seed: int, max_length: int | None = None, bos: int | None = None) -> None:
         self.data, self.max_length, self.bos = data, max_length, bos
-        self.donor = _strangers(np.asarray(data.prompt), seed)
-        self.digest = f"{data.digest}, responses of others: {seed}, {max_length}, {bos}"
+        self.donor = strangers(np.asarray(data.prompt), seed=seed)
+        self.digest = f"{data.digest}, responses of others: {DRAW}, {seed}, {max_length}, {bos}"
 
     def __len__(self) -> int:
         return len(self.data)
@@ -294,20 +300,3 @@ class Mismatched:
         """What is known of row `i`: its responses are nobody's, and have its own weight."""
         own, other = self.data.facts(i), self.data.facts(int(self.donor[i]))
         return replace(own, id=f"{own.id}~", items=tuple(Item("", "") for _ in other.items), comparisons=())
-
-
-def _strangers(prompt: np.ndarray, seed: int) -> np.ndarray:
-    """(n,) for every row a row of another prompt."""
-    rng = np.random.default_rng([seed, len(prompt)])
-    _, group, sizes = np.unique(prompt, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise DataError("mismatched pairs need two different prompts or more, found one; add rows with other prompts")
-    if 2 * sizes.max() <= len(prompt):  # in a row of groups, a step as long as the largest leaves every group
-        row = np.lexsort((rng.random(len(prompt)), rng.permutation(len(sizes))[group]))
-        donor = np.empty(len(prompt), dtype=np.int64)
-        donor[row] = np.roll(row, -int(sizes.max()))
-        return donor
-    donor = rng.integers(0, len(prompt), len(prompt))
-    while len(same := np.flatnonzero(group[donor] == group)):
-        donor[same] = rng.integers(0, len(prompt), len(same))
-    return donor
