@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install -c constraints.txt
-# As many test processes as fit two cores; one arithmetic thread each.
+# As many test processes as fit two cores; one arithmetic thread each. Each takes half of the files, and later from the
+# other's end, so that what the tests of a file share is mostly made once.
 TEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest
 
 .PHONY: quickstart test test-browser lint docs clean
@@ -13,7 +14,7 @@ quickstart: $(VENV)/.package
 	$(VENV)/bin/unipref align quickstart
 
 test: $(VENV)/.dev
-	$(TEST) -n 2 -m "not browser"
+	$(TEST) -n 2 --dist worksteal -m "not browser"
 
 test-browser: $(VENV)/.browser
 	$(TEST) -m browser tests

@@ -82,6 +82,7 @@ SHORT = {
     "unipref chat": ["--max-new-tokens", "8"],
     "unipref doctor quickstart": ["--set", "data.train=pairs.jsonl"],
     "unipref explain": ["--resamples", "5"],
+    "unipref reward train people.yaml": ["--set", "options.epochs=10"],
     "unipref init": ["--force"],  # over the recipe.yaml that every page finds
 }
 # What a comparison of many methods, or of all, is made of here; tests/test_docs.py holds that all that are shown parse.

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from unipref.recipes import load_recipe
 from unipref.recipes.align import align
 from unipref.recipes.stage import Interrupted
 
+TWO_RANKS = str(Path(__file__).parents[1] / "two_ranks.py")
 DATA = {"train": "bundled:hh-harmless", "limit": 24, "eval_limit": 12, "max_length": 160}
 
 
@@ -336,21 +338,18 @@ def test_two_processes_align_as_one(small_model, tmp_path):
     )
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(made.resolved()))
-    losses = []
-    for ranks in (1, 2):
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        folder = tmp_path / f"ranks-{ranks}"
-        done = subprocess.run(
-            [*launcher, "-m", "unipref", "align", str(path), "--output", str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("report:") == 1
-        rows = read_jsonl(folder / "upo" / "upo" / "metrics.jsonl")
-        losses.append([row["loss"] for row in rows if "loss" in row])
+    align(made, output=tmp_path / "one")
+    done = subprocess.run(
+        [sys.executable, TWO_RANKS, "unipref.cli", "align", str(path), "--output", str(tmp_path / "two")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("report:") == 1
+    found = (read_jsonl(tmp_path / name / "upo" / "upo" / "metrics.jsonl") for name in ("one", "two"))
+    losses = [[row["loss"] for row in rows if "loss" in row] for rows in found]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert len(losses[0]) == 3
 

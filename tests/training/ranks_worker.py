@@ -1,14 +1,10 @@
-"""One rank of a run, started by test_ranks.py with torchrun or alone; rank 0 writes losses and weights' checksums."""
+"""Runs that one process and two ranks make alike; in ranks, the first writes losses and weights' checksums."""
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny_runs import examples_for, pair_examples, tiny_policy, with_references
 from transformers import TrainingArguments
 
@@ -35,9 +31,9 @@ def weights_of(policy):
     return gathered_state(policy) if is_sharded(policy) else policy.state_dict()
 
 
-def main(name: str, folder: str) -> None:
+def train(name: str, folder: Path) -> dict:
+    """What came of the run `name`: its losses, its evaluation and the sums of its weights."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    torch.set_num_threads(1)
     # 7 records, 4 a step: the last step of an epoch has 3, so the two ranks have different shares of it; the budget of
     # 40 tokens cuts them into different numbers of forwards
     objective = as_objective(OBJECTIVES[name])
@@ -48,7 +44,7 @@ def main(name: str, folder: str) -> None:
     policy = tiny_policy(1, heads=objective.heads)
     references = {"ref_logp": tiny_policy(2)} if objective.computed else None
     args = TrainingArguments(
-        output_dir=folder,
+        output_dir=str(folder),
         per_device_train_batch_size=4 // world,
         max_steps=5,
         learning_rate=1e-3,
@@ -67,17 +63,19 @@ def main(name: str, folder: str) -> None:
     trainer = PreferenceTrainer(policy, objective, args, examples, examples, max_tokens=40, references=references)
     trainer.train()
     evaluation = trainer.evaluate()
-    whole = weights_of(trainer.policy)
-    if trainer.is_world_process_zero():
-        weights = {key: value.sum().item() for key, value in whole.items()}
-        rows = [row for row in trainer.state.log_history if "loss" in row]
-        for row in rows:
-            row.pop("seconds")
-            row.pop("tokens")  # of this rank
-        evaluation.pop("epoch", None)
-        Path(folder, "result.json").write_text(json.dumps({"rows": rows, "eval": evaluation, "weights": weights}))
+    evaluation.pop("epoch", None)
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    for row in rows:
+        row.pop("seconds")
+        row.pop("tokens")  # of this rank
+    weights = {key: value.sum().item() for key, value in weights_of(trainer.policy).items()}
+    return {"rows": rows, "eval": evaluation, "weights": weights}
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def main(words: list[str]) -> None:
+    torch.set_num_threads(1)
+    folder = Path(words[0])
+    found = {name: train(name, folder / name) for name in OBJECTIVES}
+    if os.environ["RANK"] == "0":
+        (folder / "result.json").write_text(json.dumps(found))
     leave_group()

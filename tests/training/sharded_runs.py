@@ -1,18 +1,14 @@
 """Tiny runs that one process, two data-parallel processes and two sharding processes make alike.
 
-Started with a folder by test_sharding.py under torchrun, two ranks make all of their runs one after the other; the
-first writes what came of them.
+Started with a folder by test_sharding.py, two ranks make all of their runs one after the other; the first writes what
+came of them.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from peft import LoraConfig, get_peft_model
 from tiny_runs import examples_for, pair_examples, tiny_model, tiny_policy, with_references
 from transformers import PrinterCallback, TrainingArguments
@@ -178,13 +174,10 @@ def scores(policy):
     return {**told, "fingerprints": [mark, fingerprint(policy)]}
 
 
-def main(folder):
+def main(words):
     torch.set_num_threads(1)
+    folder = Path(words[0])
     found = with_two_ranks(folder)
     if int(os.environ["RANK"]) == 0:
         (folder / "result.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
     leave_group()

@@ -1,8 +1,10 @@
 """Every method of the catalogue in the trainer: a step is the step of its records, and costs the tokens it needs."""
 
+from functools import cache
+
 import pytest
 import torch
-from tiny_runs import examples_for, tiny_policy
+from tiny_runs import examples_for, reference, tiny_policy
 
 from unipref.core.cards import list_methods
 from unipref.objectives import as_objective, dpo
@@ -16,10 +18,17 @@ PAIRWISE = [
 ]
 
 
+@cache
+def policy_with(*heads):
+    """A policy for steps that leave its weights as they are; what it says depends on nothing else but them."""
+    return tiny_policy(1, heads=heads)
+
+
 def trainer_of(objective, arguments, examples, max_tokens, policy=None):
-    policy = policy or tiny_policy(1, heads=objective.heads)
+    policy = policy or policy_with(*objective.heads)
+    policy.zero_grad()
     reads = objective.computed or set(objective.heads) & objective.token_needs
-    references = {"ref_logp": tiny_policy(2)} if reads else None
+    references = {"ref_logp": reference(2)} if reads else None
     batch = len(examples)
     trainer = PreferenceTrainer(
         policy, objective, arguments(batch), examples, max_tokens=max_tokens, references=references

@@ -7,29 +7,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from ranks_worker import OBJECTIVES, train
 
-WORKER = Path(__file__).parent / "ranks_worker.py"
-# a loss of all rows together, twice with a vector per prompt; states; both; and a mask trained on a live reference
-COUPLED = ["dr_dpo", "rpo_relative", "alpha_dpo", "beta_dpo", "sparse_po"]
+HERE = Path(__file__).parent
 
 
-def run(name, folder, ranks):
-    folder.mkdir()
-    launcher = [sys.executable]
-    if ranks > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launcher, str(WORKER), name, str(folder)], env=environment, capture_output=True, text=True, timeout=240
-    )
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """What two ranks say of every run, which they make one after the other."""
+    folder = tmp_path_factory.mktemp("together")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(HERE)}
+    words = [sys.executable, str(HERE.parent / "two_ranks.py"), "ranks_worker", str(folder)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "result.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["bt", "dpo", "kto", "upo", *COUPLED])
-def test_two_ranks_with_uneven_shares_follow_the_run_of_one(name, tmp_path):
-    one = run(name, tmp_path / "one", 1)
-    two = run(name, tmp_path / "two", 2)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_ranks_with_uneven_shares_follow_the_run_of_one(name, together, tmp_path):
+    one, two = train(name, tmp_path), together[name]
     assert len(one["rows"]) == len(two["rows"]) == 5
     for a, b in zip(one["rows"], two["rows"], strict=True):
         assert a.keys() == b.keys()

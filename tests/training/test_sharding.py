@@ -14,7 +14,7 @@ from unipref.core.errors import ConfigError
 from unipref.training import sharding
 from unipref.training.sharding import Sharding, asked_sharding
 
-WORKER = Path(__file__).parent / "sharded_runs.py"
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,9 @@ def runs(tmp_path_factory):
         f"alone/{name}": train(name, folder / "alone" / name, **SAVING if name in SAVED else {})[1] for name in CASES
     }
     found["alone/best"] = train("dpo", folder / "alone" / "best", **BEST)[1]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(folder)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(HERE)}
+    words = [sys.executable, str(HERE.parent / "two_ranks.py"), "sharded_runs", str(folder)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     found |= json.loads((folder / "result.json").read_text())
     for way, name, origin in RESUMED:

@@ -1,6 +1,7 @@
 """Tiny policies and records for tests of the trainer."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -38,6 +39,12 @@ def tiny_policy(seed=0, dtype=torch.float64, heads=(), **options):
         for parameter in head.parameters() if name != "value" else ():  # heads start at 0, where much has no gradient
             torch.nn.init.normal_(parameter, 0.5, 0.3)
     return Policy(model, heads=made, **options)
+
+
+@cache
+def reference(seed):
+    """A tiny policy to score with, which nothing trains: made once, as making one takes longer than a step with it."""
+    return tiny_policy(seed)
 
 
 def pair_example(rng, i, weight=1.0):
@@ -98,9 +105,9 @@ def examples_for(objective, n, seed=0, weights=None):
                     for s in example.trie.scored
                 ]
     for k, name in enumerate(sorted(x for x in objective.needs | objective.token_needs if x.startswith("ref_logp"))):
-        cache_references(examples, tiny_policy(2 + k), name=name)
+        cache_references(examples, reference(2 + k), name=name)
     if objective.statistics:
         for example in examples:
             example.mismatched.ref_logp.clear()
-        cache_references(examples, tiny_policy(2))
+        cache_references(examples, reference(2))
     return examples
