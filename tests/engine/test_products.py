@@ -104,6 +104,15 @@ def test_layers_that_read_one_input_keep_one_cast_of_it() -> None:
     assert len(set(kept)) == 4
 
 
+def test_a_frozen_layer_keeps_its_weight_alone() -> None:
+    layer = nn.Linear(24, 40).requires_grad_(False)
+    fuse(layer)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(tuple(t.shape)), t)[1], lambda t: t):
+        layer(random(16, 24).requires_grad_())
+    assert kept in ([(40, 24)], [(24, 40)])  # by oneDNN, or by torch's own
+
+
 def test_an_input_that_was_changed_in_place_is_cast_again() -> None:
     layer = nn.Linear(8, 8, bias=False)
     fuse(layer)

@@ -118,7 +118,8 @@ class Linear(torch.autograd.Function):
         ctx.shape, ctx.dtypes = x.shape, [None if t is None else t.dtype for t in (x, weight, bias)]
         x = _narrowed.of(x, dtype).reshape(-1, x.shape[-1])
         narrow = weight.to(dtype)
-        ctx.save_for_backward(x, narrow)
+        kept = x if ctx.needs_input_grad[1] else None, narrow if ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(*kept)
         out = by_transpose(x, narrow, None if bias is None else bias.to(dtype))
         return out.view(*ctx.shape[:-1], len(weight))
 
