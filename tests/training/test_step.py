@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import pair_examples, tiny_policy, with_references
+from transformers import TrainingArguments
 
 from unipref.core.errors import ConfigError
 from unipref.core.records import Comparison
@@ -87,6 +88,27 @@ def test_a_live_reference_equals_a_cached_one(arguments):
     assert live == pytest.approx(cached, rel=1e-5)
     for name, p in policy.named_parameters():
         assert torch.allclose(p.grad, gradients[name], rtol=1e-4, atol=1e-5 * p.grad.abs().max().item()), name
+
+
+def test_in_bfloat16_a_live_reference_rounds_as_the_policy_does(tmp_path):
+    examples = pair_examples(4)
+    policy, twin = (tiny_policy(1, torch.float32) for _ in range(2))
+    told = TrainingArguments(
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=4,
+        max_steps=1,
+        bf16=True,
+        use_cpu=True,
+        logging_steps=1,
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = PreferenceTrainer(policy, dpo(beta=0.1), told, examples, references={"ref_logp": twin})
+    trainer.train()
+    first = trainer.state.log_history[0]
+    assert first["loss"] == pytest.approx(np.log(2), abs=1e-7)  # the two are one model, so nothing tells them apart
+    assert first["rewards/ties"] == 1.0
 
 
 def test_the_first_step_of_dpo_is_log_two_and_ties_are_counted_as_ties(arguments):

@@ -443,7 +443,7 @@ class PreferenceTrainer(Trainer):
         if not self._reads_reference():
             return None
         reference = self.references["ref_logp"]
-        with self.compute_loss_context_manager():
+        with self.autocast():
             return reference_distribution(
                 self.policy if reference is None else reference,
                 tries,
@@ -462,7 +462,8 @@ class PreferenceTrainer(Trainer):
             if name == "ref_logp" and said is not None:
                 found[name] = said.logp
                 continue
-            with torch.no_grad(), self.compute_loss_context_manager():
+            # accelerate casts for the model that it prepared alone, and a reference must round as the policy does.
+            with torch.no_grad(), self.autocast():
                 if reference is None:
                     with self.policy.reference_mode():
                         found[name] = self.policy(tries, want=("logp",)).logp
@@ -693,5 +694,5 @@ class PreferenceTrainer(Trainer):
                     copy_whole(value, state[f"heads.{name}"])
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """The precision that the steps run in, for passes outside of them."""
+        """The precision that the steps run in, for references and for passes outside of the steps."""
         return autocast(self.args.device, "bfloat16" if self.args.bf16 else "float32")
