@@ -3,12 +3,12 @@
 Real texts with their real lengths: nothing is generated but the weights. A set is a sample of the whole corpus by
 strata: records are ordered by size, cut into groups of one step, and the groups at even distances are taken. So a step
 by length is as even as it is in an epoch over the whole corpus, and a step in random order as uneven. Before them
-stands one step of the shortest records, which nobody's clock sees: the optimiser's state and the threads are made then.
+stands a step of the longest records, which nobody's clock sees: then the optimiser's state is made and the memory of a
+step is mapped, and every later step finds what it finds in the middle of a long run.
 """
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,14 @@ def rows_of(
     else:
         make = _tree if data.kind == "trees" else _list
         stream = _stream(corpus)
-        picked = [make(data, stream) for _ in range(n)]
-        rest = [make(replace(data, prompt=8, response=4), stream, 4) for _ in range(data.batch)]
-    picked, rest = picked + rest[: data.batch], rest[data.batch :]
+        picked, rest = [make(data, stream) for _ in range(n)], []
     if data.rows:  # the others are never trained on, but held
         rest = rest * (1 + data.rows // max(len(rest), 1))
         picked = picked + rest[: max(0, data.rows - len(picked))]
     order = np.argsort([count([row])["nodes"] for row in picked[:n]], kind="stable").tolist()
     mixed = rng.permutation(n).tolist()
     return picked, {
-        "warm": [list(range(n, n + data.batch))],
+        "warm": [order[-data.batch :]],
         "given": [mixed[i : i + data.batch] for i in range(0, n, data.batch)],
         "length": [order[i : i + data.batch] for i in range(0, n, data.batch)],
     }
@@ -121,7 +119,7 @@ def _take(stream: Iterator[int], n: int) -> Tokens:
     return [next(stream) for _ in range(n)]
 
 
-def _list(data: Data, stream: Iterator[int], _: int = 0) -> Row:
+def _list(data: Data, stream: Iterator[int]) -> Row:
     """One prompt and `k` responses of exact lengths; the first is preferred to the second, the third to the fourth."""
     prompt = _take(stream, data.prompt)
     responses = _distinct(stream, data.k, data.response)

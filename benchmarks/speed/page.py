@@ -66,7 +66,7 @@ def _machine(result: Found) -> str:
     where, run = result["machine"], result["run"]
     rates: dict[str, list[float]] = {}
     for told in result["settings"].values():
-        rates.setdefault(told["precision"], []).append(told["matrix_rate_gflops"])
+        rates.setdefault(told["precision"], []).extend(told["matrix_rate_gflops"])
     measured = "; ".join(
         f"{precision} {min(found):,.0f} to {max(found):,.0f} GFLOP/s" for precision, found in sorted(rates.items())
     )

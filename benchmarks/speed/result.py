@@ -60,14 +60,12 @@ def side_results(name: str, measured: Found) -> dict[str, Found]:
         found[side] = (
             {"title": SIDES[side].title, "not_run": f"no number, for unequal work: {why}"}
             if why
-            else {"title": SIDES[side].title, **_numbers(setting, side, repeats, timed, measured["rate"])}
+            else {"title": SIDES[side].title, **_numbers(setting, side, repeats, timed)}
         )
     return found
 
 
-def _numbers(
-    setting: Setting, side: str, repeats: Sequence[Found], counts: Sequence[Mapping[str, int]], rate: float
-) -> Found:
+def _numbers(setting: Setting, side: str, repeats: Sequence[Found], counts: Sequence[Mapping[str, int]]) -> Found:
     shape, reference = SHAPES[setting.shape], SIDES[side].reference == "live"
     total = {name: sum(step[name] for step in counts) for name in counts[0]}
     needed = flops(shape, total, lora=setting.lora, reference=reference)
@@ -78,7 +76,7 @@ def _numbers(
     return {
         "pairs_per_second": spread(total["pairs"] / s for s in seconds),
         "tokens_per_second": spread((total["tokens"] / s for s in seconds), 0),
-        "share_of_matrix_peak": spread(needed / s / rate for s in seconds),
+        "share_of_matrix_peak": spread(needed / repeat["seconds"] / repeat["rate"] for repeat in repeats),
         "peak_memory_mb": round(peak),
         "memory_above_libraries_mb": round(above),
         "state_mb": round(state),
@@ -170,5 +168,5 @@ def details(name: str, measured: Found) -> Found:
         "lora": setting.lora,
         "steps": len(counts),
         "total": total,
-        "matrix_rate_gflops": round(measured["rate"] / 1e9, 1),
+        "matrix_rate_gflops": [round(of(measured["rates"]) / 1e9, 1) for of in (min, max)],
     }

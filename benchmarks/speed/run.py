@@ -32,7 +32,6 @@ class Engine:
 
     def __init__(self, name: str, python: str, folder: Path, threads: int) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        environment |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}  # who waits for its turn leaves the cores
         environment |= {"TRL_TELEMETRY": "0", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
         environment |= {"HF_DATASETS_CACHE": str(folder / "datasets"), "TQDM_DISABLE": "1"}
         self.name, self.log = name, folder / f"{name}.log"
@@ -156,25 +155,31 @@ class Bench:
                 raise SystemExit(f"{name} cannot be prepared: {found['failed']}\n{worker.log.read_text()[-2000:]}")
         return job
 
-    def matrix_rate(self, precision: str) -> float:
-        """Operations per second of the fastest matrix product, now, on these threads."""
+    @contextlib.contextmanager
+    def matrix_rates(self, precision: str) -> Iterator[Callable[[], float]]:
+        """What gives, at each call, the operations per second of the fastest matrix product now, on these threads."""
         with self.working("loop", kind="matrix", precision=precision, size=self.matrix_size) as worker:
-            found = worker.repeat()
-        if "failed" in found:
-            raise SystemExit(f"the matrix rate cannot be measured: {found['failed']}")
-        return found["flops_per_second"]
+
+            def rate() -> float:
+                found = worker.repeat()
+                if "failed" in found:
+                    raise SystemExit(f"the matrix rate cannot be measured: {found['failed']}")
+                return found["flops_per_second"]
+
+            yield rate
 
     def measure(self, name: str, sides: Iterable[str], repeats: int) -> Found:
-        """Up to `repeats` of each of `sides` of the setting `name`, in turns, and the matrix rate before and after.
+        """Up to `repeats` of each of `sides` of the setting `name`, in turns, and between any two the matrix rate.
 
         Returns:
-            "sides": per side a list of repeats, or {"failed": why}; "rate": operations per second; "counts": of every
-            step, by order.
+            "sides": per side a list of repeats, or {"failed": why}; a repeat's "rate" is the larger of the operations
+            per second measured before and after it; "rates": all of them; "counts": of every step, by order.
         """
         setting, job = SETTINGS[name], self.prepared(name)
-        rates = [self.matrix_rate(setting.precision)]
         found: dict[str, Any] = {}
         with contextlib.ExitStack() as open_until_end:
+            rate = open_until_end.enter_context(self.matrix_rates(setting.precision))
+            rates = [rate()]
             workers = {}
             for side in sides:
                 engine = SIDES[side].engine
@@ -197,12 +202,12 @@ class Bench:
                         found[side] = {"failed": repeat["failed"]}
                         self.tell(f"  {side}: failed, {repeat['failed']}")
                         continue
-                    found[side].append(repeat)
+                    rates.append(rate())
+                    found[side].append({**repeat, "rate": max(rates[-2:])})
                     took = time.perf_counter() - began
                     self.tell(f"  {side}: {repeat['seconds']:.2f} s ({took:.0f} s with all around it)")
-        rates.append(self.matrix_rate(setting.precision))
         counts = json.loads(Path(job["rows"]).read_text(encoding="utf-8"))["counts"]
-        return {"sides": found, "rate": max(rates), "counts": counts}
+        return {"sides": found, "rates": rates, "counts": counts}
 
     def profile(self, name: str, side: str) -> Found:
         """Where the time of our `side` of the setting `name` goes."""

@@ -62,7 +62,7 @@ def result(ratio, met, value, peer=SIDE):
     setting = {
         "shape": {"vocabulary": 10, "hidden": 4},
         "data": {"name": "hh"},
-        **{"precision": "float32", "lora": False, "matrix_rate_gflops": 200.0, "profiles": {}},
+        **{"precision": "float32", "lora": False, "matrix_rate_gflops": [190.0, 200.0], "profiles": {}},
         "sides": {"ours": SIDE, "trl": peer},
     }
     case = {

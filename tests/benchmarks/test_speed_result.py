@@ -16,15 +16,16 @@ STEP = {"pairs": 2, "tokens": 30, "scored": 10}
 COUNTS = {"nodes": 20, "seen": 100, "read": 9}
 
 
-def repeat(seconds=2.0, loss=0.69, gradient=3.0, peak=1000.0, steps=None):
+def repeat(seconds=2.0, loss=0.69, gradient=3.0, peak=1000.0, steps=None, rate=1e9):
     return {
-        **{"seconds": seconds, "loss": loss, "gradient": gradient, "trained": 16896},
+        **{"seconds": seconds, "rate": rate, "loss": loss, "gradient": gradient, "trained": 16896},
         **{"steps": [STEP, STEP] if steps is None else steps, "peak_mb": peak, "libraries_mb": 400.0},
     }
 
 
 def measured(**sides):
-    return {"sides": sides, "rate": 1e9, "counts": {key: [{**STEP, **COUNTS}] for key in ("warm", "given", "length")}}
+    counts = {key: [{**STEP, **COUNTS}] for key in ("warm", "given", "length")}
+    return {"sides": sides, "rates": [1e9, 2e9], "counts": counts}
 
 
 def test_equal_work_is_the_same_tokens_the_same_loss_and_the_same_gradient():
