@@ -1,5 +1,6 @@
 """Divergences to a live reference: by hand, against whole distributions, and what they must leave alone."""
 
+import copy
 import math
 
 import pytest
@@ -96,11 +97,29 @@ def test_pieces_equal_whole_distributions_in_values_and_gradients(
 
 def test_nothing_of_vocabulary_size_waits_for_the_backward_pass() -> None:
     heads = [LogitHead(nn.Linear(5, 1000)) for _ in range(2)]
-    hidden = torch.randn(7, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    kl, _ = divergences(heads[0], hidden, heads[1], hidden.detach())
+    hidden = torch.randn(16, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
     own = {parameter.data_ptr() for head in heads for parameter in head.module.parameters()}
-    saved = [t for t in kl.grad_fn.saved_tensors if t.data_ptr() not in own]
-    assert max(t.numel() for t in saved) == 7 * 5
+    saved: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t), t)[1], lambda t: t):
+        divergences(heads[0], hidden, heads[1], hidden.detach())
+    assert max(t.numel() for t in saved if t.data_ptr() not in own) == 16 * 5
+
+
+@pytest.mark.parametrize("n", [5, 16, 21])
+def test_rows_added_to_the_hidden_states_change_no_divergence_and_no_gradient(n: int) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(12, 50), nn.Linear(12, 50)
+    hidden = torch.randn(n, 12)
+    found = []
+    for dtype in (torch.float32, torch.float64):  # of float64 no kernel is compiled, and no row is added
+        heads = [LogitHead(copy.deepcopy(layer).to(dtype)) for layer in (ours, theirs)]
+        leaf = hidden.to(dtype).requires_grad_()
+        values = divergences(heads[0], leaf, heads[1], leaf.detach() * 0.5)
+        leaves = (leaf, *heads[0].module.parameters())
+        slopes = torch.autograd.grad(sum(x.square().sum() for x in values), leaves)
+        found.append([x.double() for x in (*values, *slopes)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layer", [nn.Linear, Wrapped], ids=["tiles", "slices"])

@@ -293,9 +293,7 @@ def token_logp(
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
-    n_rows = len(hidden)
-    # No token is read from the rows that are added: their gradient is 0.
-    hidden = nn.functional.pad(hidden, (0, 0, 0, rounded(n_rows, hidden.dtype, hidden.device) - n_rows))
+    n_rows, hidden = len(hidden), _filled_up(hidden)
     width = _tile_width(len(weight), len(hidden))
     order = torch.argsort(token)
     edges = torch.arange(0, len(weight) + width, width, device=token.device)
@@ -429,13 +427,20 @@ def _tiled(head: LogitHead, hidden: Tensor, reference: LogitHead, reference_hidd
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         hidden, reference_hidden = hidden.to(dtype), reference_hidden.to(dtype)
-    ours, theirs = head.module, reference.module
+    n_rows, ours, theirs = len(hidden), head.module, reference.module
+    hidden, reference_hidden = _filled_up(hidden), _filled_up(reference_hidden)
     other = tuple(x if x is None else x.detach() for x in (reference_hidden, theirs.weight, theirs.bias))
     shapes = tuple(_Shape(h.scale, h.softcap) for h in (head, reference))
     with torch.autocast(device, enabled=False):
-        return _Divergences.apply(
+        found = _Divergences.apply(
             hidden, ours.weight, ours.bias, other, _tile_width(len(ours.weight), len(hidden)), shapes
         )
+    return found[0][:n_rows], found[1][:n_rows]
+
+
+def _filled_up(hidden: Tensor) -> Tensor:
+    """`hidden` with as many rows as kernels are compiled for. Nothing is read from what is added: its gradient is 0."""
+    return nn.functional.pad(hidden, (0, 0, 0, rounded(len(hidden), hidden.dtype, hidden.device) - len(hidden)))
 
 
 def _tile_width(n_vocabulary: int, n_rows: int) -> int:

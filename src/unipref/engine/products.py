@@ -6,9 +6,9 @@ anyway, compiles kernels of its own. On an AVX-512 processor of AMD it was 1.1 t
 of weights (docs/log.md).
 
 Which library is taken depends on the processor and on the shapes alone, never on a measurement: the last bits of a run
-must not depend on what else the machine is doing. oneDNN compiles a kernel for every number of rows, in a millisecond
-and half a megabyte that is never given back; so rows are `rounded` up to a grid where that can be done, and float32
-products of other numbers of rows stay with the BLAS.
+must not depend on what else the machine is doing. oneDNN compiles a kernel for every number of rows, which takes a
+millisecond and memory that the process keeps (docs/log.md); so rows are `rounded` up to a grid where that can be done,
+and float32 products of other numbers of rows stay with the BLAS.
 
 Shapes: M rows, K inputs, N outputs. (…) are batches of any shape.
 """

@@ -1,7 +1,6 @@
 """The stages of a run, foreseen: a few of their steps measured, all of them counted."""
 
 import gc
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from unipref.core.io import to_json
 from unipref.core.records import Record
 from unipref.core.tries import pack
 from unipref.data import TOKEN_COLUMNS, DataReport
+from unipref.data.prepared import n_cores
 from unipref.data.prepared import prepare as prepare_rows
 from unipref.data.readers import CHUNK
 from unipref.engine import WeightBytes, fingerprint, n_weights, weight_bytes
@@ -413,7 +413,7 @@ class Training:
         n = self.data.n_train
         times = n / len(self.data.train)
         self.prepared[encoding] = times * sum(path.stat().st_size for path in place.iterdir())
-        self.preparing[encoding] = self.reading + times * (alone + shared / (_cores() if n > ALONE else 1))
+        self.preparing[encoding] = self.reading + times * (alone + shared / (n_cores() if n > ALONE else 1))
         return self.preparing[encoding]
 
     def _tell(self, kind: Kind) -> None:
@@ -558,11 +558,6 @@ class Training:
         ready.policy.train()
         forward = trainer.one_forward(tries)
         return saved_bytes(lambda: values.append(forward()), ready.policy.parameters())
-
-
-def _cores() -> int:
-    """As many processes tokenise streamed rows."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _chosen(kind: Kind, seed: int) -> tuple[list[int], list[int], list[int]]:

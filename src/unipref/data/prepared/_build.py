@@ -147,7 +147,7 @@ def _encoded(
 ) -> Iterator[tuple[Encoded, DataReport]]:
     encoder = encode.encoder()  # also where others encode: an option that does not fit is refused here
     given, stream = workers, iter(chunks)
-    n = workers or _cores()
+    n = workers or n_cores()
     if n > 1 and given is None:
         first = list(itertools.islice(stream, _FEW))
         n = n if len(first) == _FEW else 1
@@ -166,7 +166,8 @@ def _encoded(
         yield encode(records, encoder), report
 
 
-def _cores() -> int:
+def n_cores() -> int:
+    """Processor cores that this process may use; as many workers tokenise."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
