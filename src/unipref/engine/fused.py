@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unipref.engine.products import linear_forward
+from unipref.engine.products import linear_forward, summed_by_id
 
 __all__ = ["fuse"]
 
@@ -390,8 +390,8 @@ def _gated(module: nn.Module) -> bool:
 class _Lookup(torch.autograd.Function):
     """Rows of `weight`, whose gradient is sparse.
 
-    The head's gradient of a tied weight is (V, H) and dense; autograd adds the sparse one into it in place. The
-    embedding's own dense gradient would be as large, zero almost everywhere, and made and added at every step.
+    The head's gradient of a tied weight is (V, H) and dense, and autograd adds the sparse one to it. The embedding's
+    own dense gradient would be as large, zero almost everywhere, and made and added at every step.
     """
 
     @staticmethod
@@ -405,10 +405,7 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (token,) = ctx.saved_tensors
         token, grad = token.reshape(-1), grad.reshape(-1, grad.shape[-1])
-        row, place = torch.unique(token, return_inverse=True)
-        # Summed where it is wide enough: a frequent token in half precision would swallow its own small parts.
-        wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
-        total = wide.new_zeros(len(row), grad.shape[1]).index_add_(0, place, wide)
+        row, total = summed_by_id(token, grad)
         if ctx.padding is not None:
             total[row == ctx.padding] = 0.0
         total = torch.sparse_coo_tensor(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unipref.core.errors import ConfigError
-from unipref.engine.products import add_product, by_transpose, rounded
+from unipref.engine.products import add_product, by_transpose, product, rounded, summed_by_id
 
 __all__ = ["LogitHead", "divergences", "token_logp"]
 
@@ -51,8 +51,9 @@ class _Shape:
 class _TokenLogp(torch.autograd.Function):
     """Tiles of the vocabulary: once for the sum of exponentials, once for the gradients.
 
-    A tile is U by W, so each row of the weight gradient is written once and only (U, H) is accumulated. `bounds` says
-    which of the tokens, sorted by id, lie in each tile.
+    A tile is U by W, so each row of the weight gradient is written once and only (U, H) is accumulated. What is kept of
+    a tile is its own softmax; what each of its rows is multiplied by goes to the (U, H) side of the products, which is
+    smaller. `bounds` says which of the tokens, sorted by id, lie in each tile.
     """
 
     @staticmethod
@@ -79,42 +80,33 @@ class _TokenLogp(torch.autograd.Function):
             and not (expect or entropy or shape.softcap)
             and n_rows * n_vocab * hidden.element_size() <= KEEP_BYTES
         )
-        top = hidden.new_full((n_rows,), -math.inf, dtype=dtype)
-        total = hidden.new_zeros(n_rows, dtype=dtype)
-        weighted = hidden.new_zeros(n_rows, dtype=dtype) if entropy else None
+        log_total = hidden.new_full((n_rows,), -math.inf, dtype=dtype)  # of the tiles so far
+        mean = hidden.new_zeros(n_rows, dtype=dtype) if entropy else None
         expected = hidden.new_zeros(n_rows, hidden.shape[1], dtype=dtype) if expect else None
         target = hidden.new_empty(len(token), dtype=dtype)
-        tiles, tops = [], []
+        tiles, log_totals = [], []
         for i, low in enumerate(range(0, n_vocab, width)):
             logits = shape.apply_(_raw_logits(hidden, weight, bias, low, low + width).to(dtype))
             here = slice(bounds[i], bounds[i + 1])
             target[here] = logits[row[here], token[here] - low]
-            new_top = torch.maximum(top, logits.amax(1))
-            decay = torch.exp(top - new_top)
-            top = new_top
-            if expect:
-                slope = shape.slope(logits)
+            slope = shape.slope(logits) if expect else None
+            mass, here_total = _softmax(logits, in_place=not entropy)
+            before, log_total = log_total, torch.logaddexp(log_total, here_total)
+            share, decay = torch.exp(here_total - log_total), torch.exp(before - log_total)
             if entropy:
-                mass = torch.exp(logits - top[:, None])
-                weighted = weighted * decay + (mass * logits).sum(1)
-            else:
-                mass = logits.sub_(top[:, None]).exp_()
-            total = total * decay + mass.sum(1)
+                mean = mean * decay + share * mass.mul_(logits).sum(1)
             if keep:
                 tiles.append(mass.to(hidden.dtype))
-                tops.append(top)
+                log_totals.append(here_total)
             if expect:
-                mass.mul_(slope)
+                mass.mul_(slope * share[:, None])
                 expected.mul_(decay[:, None])
                 add_product(expected, mass.to(hidden.dtype), weight[low : low + width].to(hidden.dtype))
-        log_total = top + total.log()
         logp = target - log_total[row]
-        entropies = log_total - weighted / total if entropy else None
-        if expect:
-            expected.div_(total[:, None])
-        ctx.shape, ctx.width, ctx.bounds, ctx.n_tiles, ctx.expect = shape, width, bounds, len(tiles), expect
+        entropies = log_total - mean if entropy else None
+        ctx.shape, ctx.width, ctx.n_tiles, ctx.expect, ctx.bounds = shape, width, len(tiles), expect, bounds
         saved = (hidden, weight, bias, row, token, log_total, entropies, expected, target) if train else ()
-        ctx.save_for_backward(*saved, *tiles, *tops)
+        ctx.save_for_backward(*saved, *tiles, *log_totals)
         return logp, entropies
 
     @staticmethod
@@ -136,20 +128,21 @@ class _TokenLogp(torch.autograd.Function):
             high, here = low + ctx.width, slice(ctx.bounds[i], ctx.bounds[i + 1])
             if ctx.n_tiles:
                 slope = ctx.shape.scale  # capped logits are not kept
-                mass, top = kept[i], kept[ctx.n_tiles + i]
-                grad = mass.mul_((-grad_row * torch.exp(top - log_total))[:, None])  # so backward runs once per graph
+                grad = kept[i]  # changed below, so backward runs once per graph
+                factor = torch.exp(kept[ctx.n_tiles + i] - log_total).mul_(grad_row).neg_()
             else:
                 logits = ctx.shape.apply_(_raw_logits(hidden, weight, bias, low, high).to(log_total.dtype))
-                slope = ctx.shape.slope(logits)
+                slope, factor = ctx.shape.slope(logits), None
                 log_p = logits.sub_(log_total[:, None])
                 if grad_entropy is not None:
                     pull = grad_row[:, None] + grad_entropy[:, None] * (log_p + entropies[:, None])
                     grad = log_p.exp_().mul_(pull.neg_())
                 else:
                     grad = log_p.exp_().mul_(-grad_row[:, None])
-            # Written, not added: 1 - p of a confident token would cancel in half precision.
-            grad[row[here], token[here] - low] = at_target[here].to(grad.dtype)
-            gradients.add(low, grad, slope)
+            grad[row[here], token[here] - low] = 0.0
+            gradients.add(low, grad, slope, factor)
+        # By themselves: 1 - p of a confident token would cancel in half precision.
+        gradients.add_at(row, token, at_target * ctx.shape.slope(target))
         return *gradients.found(), *nothing
 
 
@@ -228,31 +221,61 @@ class _Gradients:
     """Gradients of hidden states, weight and bias, where they are needed, from those of the logits, tile by tile."""
 
     def __init__(self, needed: tuple[bool, ...], hidden: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-        dtype = _accumulation_dtype(hidden.dtype)
+        self._dtype = _accumulation_dtype(hidden.dtype)
         self._hidden, self._weight = hidden, weight
-        self.hidden = torch.zeros_like(hidden, dtype=dtype) if needed[0] else None
+        self.hidden = torch.zeros_like(hidden, dtype=self._dtype) if needed[0] else None
         self.weight = torch.empty_like(weight) if needed[1] else None
         self.bias = torch.empty_like(bias) if bias is not None and needed[2] else None
 
-    def add(self, low: int, grad: Tensor, slope: Tensor | float) -> None:
-        """Take in the tile that begins at `low`: `grad` on shaped logits, used up, times their `slope`."""
+    def add(self, low: int, grad: Tensor, slope: Tensor | float, factor: Tensor | None = None) -> None:
+        """Take in the tile that begins at `low`: `grad` on shaped logits, used up, times their `slope`.
+
+        Args:
+            factor: (U,) what each row is multiplied by besides; None: 1.
+        """
         high = low + grad.shape[1]
-        if not isinstance(slope, float) or slope != 1.0:
+        if isinstance(slope, Tensor):
             grad.mul_(slope)
+        elif slope != 1.0:
+            factor = torch.full_like(self._hidden[:, 0], slope, dtype=self._dtype) if factor is None else factor * slope
         if self.bias is not None:
-            self.bias[low:high] = grad.sum(0)
-        grad = grad.to(self._hidden.dtype)
+            wide = grad.to(self._dtype)
+            self.bias[low:high] = wide.sum(0) if factor is None else factor @ wide
+        grad, hidden = grad.to(self._hidden.dtype), self._hidden
         if self.hidden is not None:
-            add_product(self.hidden, grad, self._weight[low:high].to(self._hidden.dtype))
+            part = self._weight[low:high].to(grad.dtype)
+            if factor is None:
+                add_product(self.hidden, grad, part)
+            else:
+                self.hidden.add_(product(grad, part) * factor[:, None])
         if self.weight is not None:
+            hidden = hidden if factor is None else (hidden * factor[:, None]).to(hidden.dtype)
             part = self.weight[low:high]
             if part.dtype == grad.dtype:
-                torch.mm(grad.T, self._hidden, out=part)
+                torch.mm(grad.T, hidden, out=part)
             else:
-                part.copy_(grad.T @ self._hidden)
+                part.copy_(grad.T @ hidden)
+
+    def add_at(self, row: Tensor, token: Tensor, grad: Tensor) -> None:
+        """Take in what single logits have besides, after all tiles: (T,) `grad` on the raw `token` in `row`."""
+        if self.hidden is not None:
+            self.hidden.index_add_(0, row, self._weight[token].to(self._dtype) * grad[:, None])
+        if self.weight is not None:
+            ids, total = summed_by_id(token, self._hidden[row] * grad[:, None])
+            self.weight.index_add_(0, ids, total.to(self.weight.dtype))
+        if self.bias is not None:
+            ids, total = summed_by_id(token, grad)
+            self.bias.index_add_(0, ids, total.to(self.bias.dtype))
 
     def found(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return self.hidden.to(self._hidden.dtype) if self.hidden is not None else None, self.weight, self.bias
+
+
+def _softmax(logits: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor]:
+    """(U, W) softmax of one tile, and (U,) log-sum-exp of it: the largest of a row says what it was divided by."""
+    top = logits.amax(1)
+    mass = torch.softmax(logits, 1, out=logits) if in_place else torch.softmax(logits, 1)
+    return mass, top - mass.amax(1).log()
 
 
 def _raw_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, low: int, high: int) -> Tensor:

@@ -22,7 +22,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Linear", "add_product", "by_transpose", "linear_forward", "product", "rounded", "uses_onednn"]
+__all__ = [
+    "Linear",
+    "add_product",
+    "by_transpose",
+    "linear_forward",
+    "product",
+    "rounded",
+    "summed_by_id",
+    "uses_onednn",
+]
 
 
 def _grid(n: int) -> int:
@@ -78,6 +87,16 @@ def add_product(total: Tensor, x: Tensor, weight: Tensor) -> None:
         total.addmm_(x, weight)
     else:
         total.add_(product(x, weight))
+
+
+def summed_by_id(ids: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct ones of (n,) `ids` in order, and what the (n, …) `values` of each come to.
+
+    Sums are in float32 or wider: a frequent token in half precision would swallow its own small parts.
+    """
+    distinct, place = torch.unique(ids, return_inverse=True)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    return distinct, values.new_zeros(len(distinct), *values.shape[1:]).index_add_(0, place, values)
 
 
 class _Narrowed:
