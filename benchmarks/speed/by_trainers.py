@@ -167,9 +167,17 @@ def trl_repeat(setting: Setting, side: Side, told: Told, rows: list[Told]) -> To
     from transformers import AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
+    seen: list[Told] = []
+
     class TokenisedAlready(DPOTrainer):
         def _prepare_dataset(self, dataset, *_):
             return dataset
+
+        def training_step(self, model, inputs, *rest):
+            # Counted here, as the loader makes a batch more than is trained on where there are rows for it.
+            mask, scored = inputs["attention_mask"], inputs["completion_mask"]
+            seen.append({"pairs": len(mask) // 2, "tokens": int(mask.sum()), "scored": int(scored.sum())})
+            return super().training_step(model, inputs, *rest)
 
     trained_on = [i for step in told["steps"] for i in step]
     others = sorted(set(range(len(rows))) - set(trained_on))
@@ -205,14 +213,4 @@ def trl_repeat(setting: Setting, side: Side, told: Told, rows: list[Told]) -> To
     )
     if setting.lora:
         same_adapters(trainer.model)
-    seen: list[Told] = []
-    collate = trainer.data_collator
-
-    def counting(examples: list[dict]) -> dict:
-        batch = collate(examples)
-        mask, scored = int(batch["attention_mask"].sum()), int(batch["completion_mask"].sum())
-        seen.append({"pairs": len(examples), "tokens": mask, "scored": scored})
-        return batch
-
-    trainer.data_collator = counting
     return {**timed(trainer, told["device"]), "steps": seen}

@@ -16,6 +16,7 @@ from benchmarks.speed.work import count
 pytestmark = pytest.mark.filterwarnings("ignore")  # TRL's and datasets' own
 TINY = SETTINGS["tiny"]
 LISTS, TREES = Data("lists", 2, 2, prompt=12, response=6, k=4), Data("trees", 1, 2, branches=(2, 3))
+MORE_ROWS = Data("pairs", 2, 1, rows=20)  # than are trained on
 REPEATS = {"unipref": unipref_repeat, "trl": trl_repeat, "loop": loop_repeat}
 
 
@@ -40,7 +41,7 @@ def run(setting, name, data, model, folder):
     return REPEATS[side.engine](setting, side, told, rows), expected
 
 
-@pytest.mark.parametrize("data", [LISTS, TREES], ids=["lists", "trees"])
+@pytest.mark.parametrize("data", [LISTS, TREES, MORE_ROWS], ids=["lists", "trees", "more_rows"])
 @pytest.mark.parametrize("reference", ["live", "cached"])
 def test_every_side_sees_the_same_tokens_and_trains_alike(data, reference, model, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
