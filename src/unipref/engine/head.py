@@ -272,9 +272,14 @@ class _Gradients:
 
 
 def _softmax(logits: Tensor, *, in_place: bool) -> tuple[Tensor, Tensor]:
-    """(U, W) softmax of one tile, and (U,) log-sum-exp of it: the largest of a row says what it was divided by."""
+    """(U, W) softmax of one tile, and (U,) log-sum-exp of it: the largest of a row says what it was divided by.
+
+    Args:
+        in_place: `logits` may be used up.
+    """
     top = logits.amax(1)
-    mass = torch.softmax(logits, 1, out=logits) if in_place else torch.softmax(logits, 1)
+    # A CPU goes row by row; what a GPU's kernels do with their own input is nobody's promise.
+    mass = torch.softmax(logits, 1, out=logits) if in_place and logits.is_cpu else torch.softmax(logits, 1)
     return mass, top - mass.amax(1).log()
 
 
