@@ -13,7 +13,7 @@ def resolve_precision(name: str, device: torch.device | str) -> str:
     """ "float32" or "bfloat16" for the recipe's word `name`.
 
     "auto" is bfloat16 on a GPU that computes it natively and on a CPU with AMX, and float32 elsewhere: emulated
-    bfloat16 is slower than float32 and no more exact. With AVX-512's bfloat16 alone a step is about 1.8 times as fast
+    bfloat16 is slower than float32 and no more exact. With AVX-512's bfloat16 alone the gain is below two
     (docs/speed.md), and whoever wants that for its rounding asks for it.
 
     Raises:
